@@ -1,0 +1,314 @@
+"""The only file that knows a device.
+
+Every operation of the models stands here once as a readable `reference` and, where that pays, as a faster lowering for a
+device. `LOWERINGS` is the table that decides; a model passes its `kernels` name ("reference", "cpu", "ascend") down to
+the functions at the end of this file. A test compares each lowering with its reference.
+
+The CPU lowerings were chosen by measurement on MindSpore 2.8 (oneDNN 2.2, two cores); `benchmarks/kernels.py` repeats it.
+The Ascend lowerings are written from MindSpore's documentation and have not been run on such a device.
+"""
+
+import math
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+
+SCORE_BYTES = 128 << 20  # attention computes at most this many bytes of scores at a time on a CPU
+
+
+def default_kernels():
+    """The lowering for the device that MindSpore uses: "ascend" or "cpu"; "reference" elsewhere (a GPU, say)."""
+    return {"CPU": "cpu", "Ascend": "ascend"}.get(ms.get_context("device_target"), "reference")
+
+
+# --- references -------------------------------------------------------------------------------------------------------
+
+
+def conv2d_reference(x, weight, bias, stride, padding):
+    """Sum over the kernel's offsets of shifted pictures times a matrix."""
+    top, bottom, left, right = padding
+    batch, c_in, height, width = x.shape
+    c_out, _, rows, columns = weight.shape
+    x = ops.concat((ops.zeros((batch, c_in, top, width), x.dtype), x, ops.zeros((batch, c_in, bottom, width), x.dtype)), 2) \
+        if top + bottom else x
+    height = height + top + bottom
+    x = ops.concat((ops.zeros((batch, c_in, height, left), x.dtype), x, ops.zeros((batch, c_in, height, right), x.dtype)), 3) \
+        if left + right else x
+    width = width + left + right
+    h_out, w_out = (height - rows) // stride + 1, (width - columns) // stride + 1
+    y = bias.reshape(1, c_out, 1)
+    for i in range(rows):
+        for j in range(columns):
+            window = x[:, :, i:i + stride * (h_out - 1) + 1:stride, j:j + stride * (w_out - 1) + 1:stride]
+            y = y + ops.matmul(weight[:, :, i, j], window.reshape(batch, c_in, h_out * w_out))
+    return y.reshape(batch, c_out, h_out, w_out)
+
+
+def linear_reference(x, weight, bias):
+    """y = x W^T + b."""
+    y = ops.matmul(x, weight.swapaxes(0, 1))
+    return y if bias is None else y + bias
+
+
+def attention_reference(query, key, value, heads, causal):
+    """softmax(Q K^T / sqrt(d)) V for each head; scores, softmax and products in fp32 (Vaswani et al. 2017, eq. 1)."""
+    batch, length, channels = query.shape
+    dim = channels // heads
+    q, k, v = [t.astype(ms.float32).reshape(batch, t.shape[1], heads, dim).swapaxes(1, 2) for t in (query, key, value)]
+    scores = ops.matmul(q, k.swapaxes(2, 3)) / math.sqrt(dim)
+    if causal:
+        scores = scores + causal_mask(length)
+    y = ops.matmul(ops.softmax(scores, -1), v)
+    return y.swapaxes(1, 2).reshape(batch, length, channels).astype(query.dtype)
+
+
+def group_norm_reference(x, weight, bias, groups, eps):
+    """(x - mean) / sqrt(var + eps) over each group of channels, in fp32, then scale and shift (Wu & He 2018)."""
+    batch, channels, height, width = x.shape
+    y = x.astype(ms.float32).reshape(batch, groups, -1)
+    centred = y - y.mean(-1, keep_dims=True)
+    y = centred * ops.rsqrt((centred * centred).mean(-1, keep_dims=True) + eps)
+    y = y.reshape(batch, channels, height, width).astype(x.dtype)
+    return y * weight.reshape(1, channels, 1, 1) + bias.reshape(1, channels, 1, 1)
+
+
+def layer_norm_reference(x, weight, bias, eps):
+    """(x - mean) / sqrt(var + eps) over the last axis, in fp32, then scale and shift (Ba et al. 2016)."""
+    y = x.astype(ms.float32)
+    centred = y - y.mean(-1, keep_dims=True)
+    y = centred * ops.rsqrt((centred * centred).mean(-1, keep_dims=True) + eps)
+    return y.astype(x.dtype) * weight + bias
+
+
+def gelu_reference(x):
+    """x Phi(x) with the exact normal distribution (Hendrycks & Gimpel 2016)."""
+    return x * 0.5 * (1 + ops.erf(x / math.sqrt(2)))
+
+
+def quick_gelu_reference(x):
+    """x sigmoid(1.702 x), the approximation that SD 1.x's text encoder was trained with."""
+    return x * ops.sigmoid(x * 1.702)
+
+
+def silu_reference(x):
+    """x sigmoid(x)."""
+    return x * ops.sigmoid(x)
+
+
+def upsample_reference(x):
+    """Nearest neighbour, twice as high and wide."""
+    batch, channels, height, width = x.shape
+    x = x.reshape(batch, channels, height, 1, width, 1)
+    return ops.broadcast_to(x, (batch, channels, height, 2, width, 2)).reshape(batch, channels, 2 * height, 2 * width)
+
+
+def causal_mask(length):
+    """[T,T] float32: 0 where a token may look (at itself and back), a large negative number ahead of it."""
+    return Tensor(np.triu(np.full((length, length), -1e30, np.float32), 1))
+
+
+# --- lowerings for several devices ------------------------------------------------------------------------------------
+
+
+def conv2d_library(x, weight, bias, stride, padding):
+    """The library's convolution."""
+    convolution = ops.Conv2D(weight.shape[0], weight.shape[2:4], pad_mode="pad", pad=padding, stride=stride)
+    return ops.bias_add(convolution(x, weight), bias)
+
+
+def linear_library(x, weight, bias):
+    """One matrix product over all leading axes."""
+    rows = x.reshape(-1, x.shape[-1])
+    y = ops.MatMul(transpose_b=True)(rows, weight)
+    y = y if bias is None else ops.bias_add(y, bias)
+    return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def layer_norm_library(x, weight, bias, eps):
+    """The library's primitive, which keeps its sums in fp32."""
+    return ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)(x, weight, bias)[0]
+
+
+# --- CPU --------------------------------------------------------------------------------------------------------------
+
+
+def attention_cpu(query, key, value, heads, causal):
+    """The reference in pieces: a few heads, or a slice of one head's queries, at a time, so that scores stay in cache reach."""
+    batch, length, channels = query.shape
+    dim, tokens = channels // heads, key.shape[1]
+    q, k, v = [split_heads(t, heads) for t in (query * (1 / math.sqrt(dim)), key, value)]
+    rows = max(1, SCORE_BYTES // (4 * tokens))  # query rows whose scores fit
+    pieces = ()
+    if rows >= length:
+        step = max(1, rows // length)
+        for start in range(0, batch * heads, step):
+            stop = min(start + step, batch * heads)
+            pieces = pieces + (_attend(q[start:stop], k[start:stop], v[start:stop], causal),)
+        y = ops.concat(pieces, 0) if len(pieces) > 1 else pieces[0]
+    else:
+        for head in range(batch * heads):
+            for start in range(0, length, rows):
+                stop = min(start + rows, length)
+                pieces = pieces + (_attend(q[head:head + 1, start:stop], k[head:head + 1], v[head:head + 1], False),)
+        y = ops.concat(pieces, 1).reshape(batch * heads, length, dim)
+    return y.reshape(batch, heads, length, dim).swapaxes(1, 2).reshape(batch, length, channels).astype(query.dtype)
+
+
+def split_heads(x, heads):
+    """[B,T,C] -> [B*heads,T,C/heads] in fp32."""
+    batch, length, channels = x.shape
+    x = x.astype(ms.float32).reshape(batch, length, heads, channels // heads)
+    return x.swapaxes(1, 2).reshape(batch * heads, length, channels // heads)
+
+
+def _attend(q, k, v, causal):
+    scores = ops.BatchMatMul(transpose_b=True)(q, k)
+    if causal:
+        scores = scores + causal_mask(q.shape[1])
+    return ops.BatchMatMul()(ops.Softmax(-1)(scores), v)
+
+
+def group_norm_cpu(x, weight, bias, groups, eps):
+    """Both halves as batch norms, for which oneDNN has fused kernels: groups as channels, then channels as channels.
+
+    On 2x320x64x64 in fp32 this takes 5 ms where `ops.group_norm` takes 24 to 30.
+    """
+    batch, channels, height, width = x.shape
+    y = x.astype(ms.float32).reshape(1, batch * groups, channels // groups * height, width)
+    ones, zeros = ops.ones(batch * groups, ms.float32), ops.zeros(batch * groups, ms.float32)
+    y = ops.BatchNorm(is_training=True, epsilon=eps)(y, ones, zeros, zeros, ones)[0]
+    ones, zeros = ops.ones(channels, ms.float32), ops.zeros(channels, ms.float32)
+    affine = ops.BatchNorm(is_training=False, epsilon=1e-12)  # variance 1: 1 + 1e-12 is 1 in fp32
+    y = affine(y.reshape(x.shape), weight.astype(ms.float32), bias.astype(ms.float32), zeros, ones)[0]
+    return y.astype(x.dtype)
+
+
+def upsample_cpu(x):
+    """Columns by a product with a 0/1 matrix, rows by putting each row twice (the resize primitive takes 15 times longer)."""
+    batch, channels, height, width = x.shape
+    double = Tensor(np.repeat(np.eye(width, dtype=np.float32), 2, 1)).astype(x.dtype)
+    x = ops.MatMul()(x.reshape(-1, width), double).reshape(batch, channels, height, 2 * width)
+    return ops.concat((x, x), 3).reshape(batch, channels, 2 * height, 2 * width)
+
+
+# --- Ascend (from the documentation, not run) -------------------------------------------------------------------------
+
+
+def attention_ascend(query, key, value, heads, causal):
+    """The fused kernel in fp16 or bf16 (it accumulates in fp32); it wants head widths that are a multiple of 16."""
+    dim = query.shape[2] // heads
+    if query.dtype == ms.float32 or dim % 16 != 0:
+        return attention_reference(query, key, value, heads, causal)
+    if not causal:
+        return ops.flash_attention_score(query, key, value, heads, scalar_value=1 / math.sqrt(dim), input_layout="BSH")
+    length = query.shape[1]
+    ahead = Tensor(np.triu(np.ones((length, length), np.uint8), 1))
+    return ops.flash_attention_score(query, key, value, heads, attn_mask=ahead, scalar_value=1 / math.sqrt(dim),
+                                     input_layout="BSH")
+
+
+def group_norm_ascend(x, weight, bias, groups, eps):
+    """The library's group norm, in fp32."""
+    y = ops.group_norm(x.astype(ms.float32), groups, weight.astype(ms.float32), bias.astype(ms.float32), eps)
+    return y.astype(x.dtype)
+
+
+def gelu_library(x):
+    """The library's exact GELU."""
+    return ops.gelu(x, approximate="none")
+
+
+def silu_library(x):
+    """The library's SiLU."""
+    return ops.silu(x)
+
+
+def upsample_ascend(x):
+    """The library's nearest-neighbour resize."""
+    return ops.interpolate(x, size=(2 * x.shape[2], 2 * x.shape[3]), mode="nearest")
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+REFERENCE = {
+    "conv2d": conv2d_reference,
+    "linear": linear_reference,
+    "attention": attention_reference,
+    "group_norm": group_norm_reference,
+    "layer_norm": layer_norm_reference,
+    "gelu": gelu_reference,
+    "quick_gelu": quick_gelu_reference,
+    "silu": silu_reference,
+    "upsample": upsample_reference,
+}
+
+LOWERINGS = {
+    "reference": REFERENCE,
+    "cpu": {
+        **REFERENCE,
+        "conv2d": conv2d_library,
+        "linear": linear_library,
+        "attention": attention_cpu,
+        "group_norm": group_norm_cpu,
+        "layer_norm": layer_norm_library,
+        "silu": silu_library,
+        "upsample": upsample_cpu,
+    },
+    "ascend": {
+        **REFERENCE,
+        "conv2d": conv2d_library,
+        "linear": linear_library,
+        "attention": attention_ascend,
+        "group_norm": group_norm_ascend,
+        "layer_norm": layer_norm_library,
+        "gelu": gelu_library,
+        "silu": silu_library,
+        "upsample": upsample_ascend,
+    },
+}
+
+
+def conv2d(params, x, kernels, stride=1, padding=(1, 1, 1, 1)):
+    """Convolution. x [B,C,H,W], padding (top, bottom, left, right) with zeros -> [B,C',H',W']."""
+    return LOWERINGS[kernels]["conv2d"](x, params["weight"], params["bias"], stride, padding)
+
+
+def linear(params, x, kernels):
+    """y = x W^T (+ b). x [...,C] -> [...,C']."""
+    return LOWERINGS[kernels]["linear"](x, params["weight"], params["bias"] if "bias" in params else None)
+
+
+def attention(query, key, value, heads, kernels, causal=False):
+    """Multi-head attention. query [B,T,C], key and value [B,S,C] -> [B,T,C]."""
+    return LOWERINGS[kernels]["attention"](query, key, value, heads, causal)
+
+
+def group_norm(params, x, groups, eps, kernels):
+    """Group norm. x [B,C,H,W] -> the same shape."""
+    return LOWERINGS[kernels]["group_norm"](x, params["weight"], params["bias"], groups, eps)
+
+
+def layer_norm(params, x, eps, kernels):
+    """Layer norm over the last axis. x [...,C] -> the same shape."""
+    return LOWERINGS[kernels]["layer_norm"](x, params["weight"], params["bias"], eps)
+
+
+def gelu(x, kernels):
+    """Exact GELU."""
+    return LOWERINGS[kernels]["gelu"](x)
+
+
+def quick_gelu(x, kernels):
+    """GELU's sigmoid approximation."""
+    return LOWERINGS[kernels]["quick_gelu"](x)
+
+
+def silu(x, kernels):
+    """SiLU."""
+    return LOWERINGS[kernels]["silu"](x)
+
+
+def upsample(x, kernels):
+    """Nearest neighbour times two. [B,C,H,W] -> [B,C,2H,2W]."""
+    return LOWERINGS[kernels]["upsample"](x)
