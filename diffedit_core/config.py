@@ -103,6 +103,10 @@ class TextConfig:
         _check(self.hidden_size % self.num_attention_heads == 0,
                f"'hidden_size' {self.hidden_size} is not a multiple of 'num_attention_heads' {self.num_attention_heads}.")
 
+    def without_last(self, layers):
+        """The same encoder cut off before its last layers (SD 2.x itself leaves out the last of OpenCLIP's 24)."""
+        return dataclasses.replace(self, num_hidden_layers=self.num_hidden_layers - layers)
+
     @classmethod
     def read(cls, mapping, where="text_encoder/config.json"):
         """Raises InputError for a key that is unknown or not honoured."""
@@ -125,9 +129,8 @@ _TRANSFORMERS_DEFAULTS = frozenset(
 class UNetConfig:
     """UNet2DCondition (diffusers' UNet2DConditionModel).
 
-    `attention_head_dim` has two historical meanings. In every released Stable Diffusion it is, despite its name, the
-    *number* of heads; that is the meaning when `num_attention_heads` is null. Where `num_attention_heads` is given, it
-    counts the heads and `attention_head_dim` has to be the width of one, if it is given too.
+    `attention_head_dim` has two historical meanings. In the blocks with cross-attention, so in every released Stable
+    Diffusion, it is despite its name the *number* of heads; in AttnDownBlock2D and AttnUpBlock2D it is the width of one.
     """
 
     sample_size: int = None
@@ -139,8 +142,7 @@ class UNetConfig:
     layers_per_block: object = 2
     transformer_layers_per_block: object = 1
     reverse_transformer_layers_per_block: tuple = None
-    attention_head_dim: object = None
-    num_attention_heads: object = None
+    attention_head_dim: object = 8
     cross_attention_dim: int = 1280
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
@@ -162,39 +164,47 @@ class UNetConfig:
         "resnet_skip_time_act": (False,), "resnet_out_scale_factor": (1, 1.0), "time_embedding_type": ("positional",),
         "time_embedding_dim": (None,), "time_embedding_act_fn": (None,), "timestep_post_act": (None,),
         "time_cond_proj_dim": (None,), "projection_class_embeddings_input_dim": (None,),
-        "class_embeddings_concat": (False, None), "cross_attention_norm": (None,),
+        "class_embeddings_concat": (False, None), "cross_attention_norm": (None,), "num_attention_heads": (None,),
     }
 
     def __post_init__(self):
         levels = len(self.block_out_channels)
         _check_numbers(self, sample_size="count", in_channels="count", out_channels="count", block_out_channels="count",
                        layers_per_block="count", transformer_layers_per_block="count", cross_attention_dim="count",
-                       attention_head_dim="count", num_attention_heads="count", norm_num_groups="count",
+                       attention_head_dim="count", norm_num_groups="count",
                        norm_eps="number", mid_block_scale_factor="number", conv_in_kernel="count", conv_out_kernel="count")
-        for name, known in (("down_block_types", ("CrossAttnDownBlock2D", "DownBlock2D")),
-                            ("up_block_types", ("CrossAttnUpBlock2D", "UpBlock2D"))):
+        for name, known in (("down_block_types", ("CrossAttnDownBlock2D", "AttnDownBlock2D", "DownBlock2D")),
+                            ("up_block_types", ("CrossAttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"))):
             kinds = getattr(self, name)
             _check(len(kinds) == levels, f"{name!r} lists {len(kinds)} blocks for {levels} 'block_out_channels'.")
             for kind in kinds:
-                _check(kind in known, f"{name!r} contains {kind!r}, implemented are {' and '.join(known)}.")
+                _check(kind in known, f"{name!r} contains {kind!r}, implemented are {', '.join(known)}.")
         for channels in self.block_out_channels:
             _check(channels % self.norm_num_groups == 0,
                    f"'block_out_channels' {channels} is not a multiple of 'norm_num_groups' {self.norm_num_groups}.")
-        for channels, heads in zip(self.block_out_channels, self.heads):
-            _check(channels % heads == 0, f"'block_out_channels' {channels} cannot be split into {heads} heads.")
-        if self.num_attention_heads is not None and self.attention_head_dim is not None:
-            for channels, heads, dim in zip(self.block_out_channels, self.heads,
-                                            per_level(self.attention_head_dim, levels, "attention_head_dim")):
-                _check(heads * dim == channels, f"'num_attention_heads' {heads} times 'attention_head_dim' {dim} is not "
-                                                f"the {channels} of 'block_out_channels'.")
+        for channels, heads in (*zip(self.block_out_channels, self.heads), *zip(self.block_out_channels[::-1], self.up_heads)):
+            _check(heads > 0 and channels % heads == 0, f"'attention_head_dim' does not divide the {channels} channels of a block.")
         per_level(self.layers_per_block, levels, "layers_per_block")
         per_level(self.transformer_layers_per_block, levels, "transformer_layers_per_block")
 
     @property
     def heads(self):
-        """Attention heads at each level."""
-        heads = self.num_attention_heads if self.num_attention_heads is not None else self.attention_head_dim
-        return per_level(8 if heads is None else heads, len(self.block_out_channels), "attention_head_dim")
+        """Attention heads in each down block."""
+        values = per_level(self.attention_head_dim, len(self.block_out_channels), "attention_head_dim")
+        return tuple(width // value if kind == "AttnDownBlock2D" else value
+                     for kind, width, value in zip(self.down_block_types, self.block_out_channels, values))
+
+    @property
+    def mid_heads(self):
+        """Attention heads in the mid block, which always attends to the text."""
+        return per_level(self.attention_head_dim, len(self.block_out_channels), "attention_head_dim")[-1]
+
+    @property
+    def up_heads(self):
+        """Attention heads in each up block. AttnUpBlock2D reads the list of the config in the order of the down blocks."""
+        values = per_level(self.attention_head_dim, len(self.block_out_channels), "attention_head_dim")
+        return tuple(width // value if kind == "AttnUpBlock2D" else mirrored for kind, width, value, mirrored
+                     in zip(self.up_block_types, self.block_out_channels[::-1], values, values[::-1]))
 
     @property
     def layers(self):

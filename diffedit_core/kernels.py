@@ -14,12 +14,43 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
+from . import params as P
+
 SCORE_BYTES = 128 << 20  # attention computes at most this many bytes of scores at a time on a CPU
 
 
 def default_kernels():
     """The lowering for the device that MindSpore uses: "ascend" or "cpu"; "reference" elsewhere (a GPU, say)."""
     return {"CPU": "cpu", "Ascend": "ascend"}.get(ms.get_context("device_target"), "reference")
+
+
+def locate_nonfinite(function, params, inputs, static):
+    """Run a model operation by operation and name the first one whose result is not finite.
+
+    Args:
+        function, params, inputs, static: as given to `graphs.Graph`, whose last static value is the kernels' name.
+    Returns:
+        A phrase such as "in group_norm with down_blocks.0.resnets.1.norm1.weight".
+    """
+    names = {id(leaf): path for path, leaf in P.flatten(params).items()}
+    latest = ["the first layer"]
+
+    def checked(name, lowering):
+        def run(*args):
+            own = [names[id(a)] for a in args if id(a) in names]
+            latest[0] = own[0] if own else latest[0]
+            result = lowering(*args)
+            if not np.isfinite(result.astype(ms.float32).asnumpy()).all():
+                raise FloatingPointError(f"in {name} {'with' if own else 'after'} {latest[0]}")
+            return result
+        return run
+
+    table = {name: checked(name, lowering) for name, lowering in LOWERINGS[static[-1]].items()}
+    try:
+        function(params, *inputs, *static[:-1], table)
+    except FloatingPointError as place:
+        return str(place)
+    return "in the last operation, or only in the compiled graph"
 
 
 # --- references -------------------------------------------------------------------------------------------------------
@@ -269,46 +300,51 @@ LOWERINGS = {
 }
 
 
+def lowering(kernels, name):
+    """The function for an operation; `kernels` is a name of the table, or a table of its own."""
+    return LOWERINGS[kernels][name] if isinstance(kernels, str) else kernels[name]
+
+
 def conv2d(params, x, kernels, stride=1, padding=(1, 1, 1, 1)):
     """Convolution. x [B,C,H,W], padding (top, bottom, left, right) with zeros -> [B,C',H',W']."""
-    return LOWERINGS[kernels]["conv2d"](x, params["weight"], params["bias"], stride, padding)
+    return lowering(kernels, "conv2d")(x, params["weight"], params["bias"], stride, padding)
 
 
 def linear(params, x, kernels):
     """y = x W^T (+ b). x [...,C] -> [...,C']."""
-    return LOWERINGS[kernels]["linear"](x, params["weight"], params["bias"] if "bias" in params else None)
+    return lowering(kernels, "linear")(x, params["weight"], params["bias"] if "bias" in params else None)
 
 
 def attention(query, key, value, heads, kernels, causal=False):
     """Multi-head attention. query [B,T,C], key and value [B,S,C] -> [B,T,C]."""
-    return LOWERINGS[kernels]["attention"](query, key, value, heads, causal)
+    return lowering(kernels, "attention")(query, key, value, heads, causal)
 
 
 def group_norm(params, x, groups, eps, kernels):
     """Group norm. x [B,C,H,W] -> the same shape."""
-    return LOWERINGS[kernels]["group_norm"](x, params["weight"], params["bias"], groups, eps)
+    return lowering(kernels, "group_norm")(x, params["weight"], params["bias"], groups, eps)
 
 
 def layer_norm(params, x, eps, kernels):
     """Layer norm over the last axis. x [...,C] -> the same shape."""
-    return LOWERINGS[kernels]["layer_norm"](x, params["weight"], params["bias"], eps)
+    return lowering(kernels, "layer_norm")(x, params["weight"], params["bias"], eps)
 
 
 def gelu(x, kernels):
     """Exact GELU."""
-    return LOWERINGS[kernels]["gelu"](x)
+    return lowering(kernels, "gelu")(x)
 
 
 def quick_gelu(x, kernels):
     """GELU's sigmoid approximation."""
-    return LOWERINGS[kernels]["quick_gelu"](x)
+    return lowering(kernels, "quick_gelu")(x)
 
 
 def silu(x, kernels):
     """SiLU."""
-    return LOWERINGS[kernels]["silu"](x)
+    return lowering(kernels, "silu")(x)
 
 
 def upsample(x, kernels):
     """Nearest neighbour times two. [B,C,H,W] -> [B,C,2H,2W]."""
-    return LOWERINGS[kernels]["upsample"](x)
+    return lowering(kernels, "upsample")(x)

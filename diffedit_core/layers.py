@@ -57,6 +57,19 @@ def attention(params, x, context, heads, kernels):
     return K.linear(params["to_out.0"], K.attention(query, key, value, heads, kernels), kernels)
 
 
+def spatial_attention_specs(channels):
+    """Leaves of `spatial_attention`."""
+    return {"group_norm": P.norm(channels), **attention_specs(channels, channels, bias=True)}
+
+
+def spatial_attention(params, x, heads, groups, eps, kernels):
+    """Every cell attends to every cell; added to its input. [B,C,H,W] -> [B,C,H,W] (Ho et al. 2020, appendix B)."""
+    batch, channels, height, width = x.shape
+    h = K.group_norm(params["group_norm"], x, groups, eps, kernels).reshape(batch, channels, height * width).swapaxes(1, 2)
+    h = attention(params, h, h, heads, kernels)
+    return x + h.swapaxes(1, 2).reshape(batch, channels, height, width)
+
+
 def transformer_specs(channels, context, depth, linear_projection):
     """Leaves of `transformer`."""
     projection = P.linear(channels, channels) if linear_projection else P.conv(channels, channels, 1)

@@ -52,23 +52,22 @@ def load(folder) -> Tokenizer:
     config, tokens = _settings(folder)
     named = {key: config.get(key) or default for key, default in SPECIAL.items()}
     named = {key: _added(value, folder, key) for key, value in named.items() if value is not None}
-    listed = {token.content for token in tokens}
+    listed = {str(token) for token in tokens}
     for token in named.values():
-        if token.content not in listed and token not in tokens:
+        if str(token) not in listed and token not in tokens:
             tokens.append(token)
 
     vocab, merges = _bpe(folder)
     for token in tokens:
-        if token.content not in vocab:
-            raise InputError(f"{folder}: special token {token.content!r} is not in the vocabulary: name one that is")
-    library = tokenizers.Tokenizer(models.BPE(vocab, merges, unk_token=named["unk_token"].content, fuse_unk=False,
+        if str(token) not in vocab:
+            raise InputError(f"{folder}: special token {str(token)!r} is not in the vocabulary: name one that is")
+    library = tokenizers.Tokenizer(models.BPE(vocab, merges, unk_token=str(named["unk_token"]), fuse_unk=False,
                                               continuing_subword_prefix="", end_of_word_suffix="</w>"))
-    library.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
+    library.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     library.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(WORD), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    library.add_tokens(tokens)
-    bos, eos, pad = (vocab[named[key].content] for key in ("bos_token", "eos_token", "pad_token"))
+    library.add_special_tokens(tokens)
+    bos, eos, pad = (vocab[str(named[key])] for key in ("bos_token", "eos_token", "pad_token"))
     return Tokenizer(library, bos, eos, pad, _max_length(config, folder))
 
 
@@ -106,7 +105,7 @@ def _body(tokenizer: Tokenizer, text: str) -> list:
 
 
 def _settings(folder: Path) -> tuple:
-    """The special-token settings, and the AddedTokens listed beside them in order of id."""
+    """The special-token settings, and the tokens listed beside them in order of id."""
     config = _read(folder / "tokenizer_config.json")
     table = config.get("added_tokens_decoder")
     if table is None:  # the older layout spreads the same over more files
@@ -152,10 +151,10 @@ def _max_length(config: dict, folder: Path) -> int:
     return length
 
 
-def _added(value, folder: Path, key: str) -> AddedToken:
-    """A token given as its text or as an AddedToken dictionary; text alone is matched before normalisation."""
+def _added(value, folder: Path, key: str):
+    """A token given as its text, which is matched before normalisation, or as the AddedToken of a dictionary."""
     if isinstance(value, str):
-        return AddedToken(value, special=True)
+        return value
     try:
         flags = {name: value[name] for name in ("lstrip", "rstrip", "single_word", "normalized") if name in value}
         return AddedToken(value["content"], special=True, **flags)

@@ -11,9 +11,14 @@ def specs(config):
     """Leaves of the UNet for a `UNetConfig`."""
     widths, time, levels = config.block_out_channels, 4 * config.block_out_channels[0], len(config.block_out_channels)
 
-    def transformers(block, width, count, depth):
-        transformer = L.transformer_specs(width, config.cross_attention_dim, depth, config.use_linear_projection)
-        return {f"{block}.attentions.{j}": transformer for j in range(count)}
+    def attentions(block, kind, width, count, depth):
+        if kind.startswith("CrossAttn"):
+            leaves = L.transformer_specs(width, config.cross_attention_dim, depth, config.use_linear_projection)
+        elif kind.startswith("Attn"):
+            leaves = L.spatial_attention_specs(width)
+        else:
+            return {}
+        return {f"{block}.attentions.{j}": leaves for j in range(count)}
 
     tree = {"conv_in": P.conv(config.in_channels, widths[0], config.conv_in_kernel), "time_embedding": L.time_specs(widths[0])}
     c, skips = widths[0], [widths[0]]
@@ -23,20 +28,18 @@ def specs(config):
             tree[f"{block}.resnets.{j}"] = L.resnet_specs(c, width, time)
             c = width
             skips.append(c)
-        if kind == "CrossAttnDownBlock2D":
-            tree.update(transformers(block, width, config.layers[i], config.depths[i]))
+        tree.update(attentions(block, kind, width, config.layers[i], config.depths[i]))
         if i < levels - 1:
             tree[f"{block}.downsamplers.0.conv"] = P.conv(width, width, 3)
             skips.append(c)
     tree.update({f"mid_block.resnets.{j}": L.resnet_specs(c, c, time) for j in range(2)})
-    tree.update(transformers("mid_block", c, 1, config.depths[-1]))
+    tree.update(attentions("mid_block", "CrossAttn", c, 1, config.depths[-1]))
     for i, (kind, width) in enumerate(zip(config.up_block_types, widths[::-1])):
         block, resnets = f"up_blocks.{i}", config.layers[::-1][i] + 1
         for j in range(resnets):
             tree[f"{block}.resnets.{j}"] = L.resnet_specs(c + skips.pop(), width, time)
             c = width
-        if kind == "CrossAttnUpBlock2D":
-            tree.update(transformers(block, width, resnets, config.up_depths[i]))
+        tree.update(attentions(block, kind, width, resnets, config.up_depths[i]))
         if i < levels - 1:
             tree[f"{block}.upsamplers.0.conv"] = P.conv(width, width, 3)
     tree["conv_norm_out"] = P.norm(c)
@@ -58,9 +61,13 @@ def apply(params, latents, timesteps, encoder_hidden_states, config, kernels):
     """
     groups, eps, levels = config.norm_num_groups, config.norm_eps, len(config.block_out_channels)
 
-    def transform(p, x, level, depth):
-        return L.transformer(p, x, encoder_hidden_states, config.heads[level], depth, groups,
-                             config.use_linear_projection, kernels)
+    def attend(block, j, kind, x, heads, depth):
+        if kind.startswith("CrossAttn"):
+            return L.transformer(params[block + ".attentions." + str(j)], x, encoder_hidden_states, heads, depth, groups,
+                                 config.use_linear_projection, kernels)
+        if kind.startswith("Attn"):
+            return L.spatial_attention(params[block + ".attentions." + str(j)], x, heads, groups, eps, kernels)
+        return x
 
     time = L.time_embedding(params["time_embedding"], timesteps, config.block_out_channels[0], config.flip_sin_to_cos,
                             config.freq_shift, latents.dtype, kernels)
@@ -70,8 +77,7 @@ def apply(params, latents, timesteps, encoder_hidden_states, config, kernels):
         block = "down_blocks." + str(i)
         for j in range(config.layers[i]):
             x = L.resnet(params[block + ".resnets." + str(j)], x, time, groups, eps, kernels)
-            if config.down_block_types[i] == "CrossAttnDownBlock2D":
-                x = transform(params[block + ".attentions." + str(j)], x, i, config.depths[i])
+            x = attend(block, j, config.down_block_types[i], x, config.heads[i], config.depths[i])
             skips = skips + (x,)
         if i < levels - 1:
             x = K.conv2d(params[block + ".downsamplers.0.conv"], x, kernels, stride=2, padding=halving(config.downsample_padding))
@@ -79,7 +85,7 @@ def apply(params, latents, timesteps, encoder_hidden_states, config, kernels):
 
     scale = config.mid_block_scale_factor
     x = L.resnet(params["mid_block.resnets.0"], x, time, groups, eps, kernels, scale)
-    x = transform(params["mid_block.attentions.0"], x, levels - 1, config.depths[levels - 1])
+    x = attend("mid_block", 0, "CrossAttn", x, config.mid_heads, config.depths[levels - 1])
     x = L.resnet(params["mid_block.resnets.1"], x, time, groups, eps, kernels, scale)
 
     for i in range(levels):
@@ -87,8 +93,7 @@ def apply(params, latents, timesteps, encoder_hidden_states, config, kernels):
         for j in range(config.layers[levels - 1 - i] + 1):
             skip, skips = skips[-1], skips[:-1]
             x = L.resnet(params[block + ".resnets." + str(j)], ops.concat((x, skip), 1), time, groups, eps, kernels)
-            if config.up_block_types[i] == "CrossAttnUpBlock2D":
-                x = transform(params[block + ".attentions." + str(j)], x, levels - 1 - i, config.up_depths[i])
+            x = attend(block, j, config.up_block_types[i], x, config.up_heads[i], config.up_depths[i])
         if i < levels - 1:
             height, width = skips[-1].shape[2:]
             x = K.upsample(x, kernels)[:, :, :height, :width]  # an odd size lost half a cell on its way down

@@ -1,8 +1,9 @@
 """The KL autoencoder between pictures and latents, and its tiled form for large pictures."""
 
-import mindspore as ms
+from typing import NamedTuple
+
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import ops
 
 from . import kernels as K
 from . import layers as L
@@ -18,7 +19,7 @@ def specs(config):
 
     block = {f"resnets.{j}": L.resnet_specs(last, last) for j in range(2)}
     if config.mid_block_add_attention:
-        block["attentions.0"] = {"group_norm": P.norm(last), **L.attention_specs(last, last, bias=True)}
+        block["attentions.0"] = L.spatial_attention_specs(last)
 
     def stack(name, order, layers, sampler):
         blocks, c = {}, order[0]
@@ -52,11 +53,7 @@ def mid_block(params, x, config, kernels):
     groups = config.norm_num_groups
     x = L.resnet(params["resnets.0"], x, None, groups, EPS, kernels)
     if config.mid_block_add_attention:
-        block = params["attentions.0"]
-        batch, channels, height, width = x.shape
-        h = K.group_norm(block["group_norm"], x, groups, EPS, kernels).reshape(batch, channels, -1).swapaxes(1, 2)
-        h = L.attention(block, h, h, 1, kernels)
-        x = x + h.swapaxes(1, 2).reshape(batch, channels, height, width)
+        x = L.spatial_attention(params["attentions.0"], x, 1, groups, EPS, kernels)
     return L.resnet(params["resnets.1"], x, None, groups, EPS, kernels)
 
 
@@ -104,3 +101,63 @@ def decode(params, latents, config, kernels):
 def sample(mean, log_variance, noise):
     """z = mean + exp(log_variance / 2) noise, all [B,C,h,w] (Kingma & Welling 2013, section 2.4)."""
     return mean + ops.exp(0.5 * log_variance) * noise
+
+
+class Tiling(NamedTuple):
+    """Side and overlap of tiles, both in latent cells."""
+
+    tile: int = 48
+    overlap: int = 12
+
+
+def encode_tiled(encode_one, image, factor, tiling):
+    """`encode_one` (picture -> (mean, log_variance)) over overlapping tiles. numpy in and out; whole if tiling is None."""
+    if tiling is None:
+        return encode_one(image)
+    outputs = _over_tiles(encode_one, image, tiling, factor, 1)
+    return outputs[0], outputs[1]
+
+
+def decode_tiled(decode_one, latents, factor, tiling):
+    """`decode_one` (latents -> picture) over overlapping tiles. numpy in and out; whole if tiling is None."""
+    if tiling is None:
+        return decode_one(latents)
+    return _over_tiles(lambda tile: (decode_one(tile),), latents, tiling, 1, factor)[0]
+
+
+def _over_tiles(function, x, tiling, step_in, step_out):
+    """Weighted mean of the function's outputs over tiles whose weights fall off linearly across the overlap.
+
+    A tile lies at whole latent cells; one cell is `step_in` wide in x and `step_out` wide in the outputs. All tiles have
+    one size, so that a single compiled graph serves them.
+    """
+    height, width = (n // step_in for n in x.shape[2:])
+    rows, columns = min(tiling.tile, height), min(tiling.tile, width)
+    sums, total = None, np.zeros((1, 1, height * step_out, width * step_out), np.float32)
+    weight = (_ramp(rows * step_out, tiling.overlap * step_out)[:, None] * _ramp(columns * step_out, tiling.overlap * step_out))
+    for top in starts(height, rows, tiling.overlap):
+        for left in starts(width, columns, tiling.overlap):
+            tile = x[:, :, top * step_in:(top + rows) * step_in, left * step_in:(left + columns) * step_in]
+            outputs = function(np.ascontiguousarray(tile))
+            if sums is None:
+                sums = [np.zeros((*o.shape[:2], *total.shape[2:]), np.float32) for o in outputs]
+            window = (slice(None), slice(None), slice(top * step_out, (top + rows) * step_out),
+                      slice(left * step_out, (left + columns) * step_out))
+            for s, o in zip(sums, outputs):
+                s[window] += o * weight
+            total[window] += weight
+    for s in sums:
+        s /= total
+    return sums
+
+
+def starts(size, tile, overlap):
+    """First cells of tiles that cover 0..size-1, evenly spread, neighbours sharing at least `overlap` cells."""
+    count = 1 if tile >= size else -(-(size - overlap) // (tile - overlap))
+    return [round(i * (size - tile) / max(1, count - 1)) for i in range(count)]
+
+
+def _ramp(size, overlap):
+    """Weights that rise from the edge over `overlap` and are 1 inside; never 0, so that a picture's edge keeps its one tile."""
+    edge = np.minimum(np.arange(size) + 0.5, size - np.arange(size) - 0.5)
+    return np.minimum(edge / max(overlap, 1), 1).astype(np.float32)
