@@ -252,16 +252,21 @@ class Model:
         timesteps = ms.Tensor(np.array([timestep], np.int32))
         return self._run("unet", self._cast(latents), timesteps, self._cast(encoder_hidden_states)).astype(ms.float32)
 
-    def encode_image(self, image, noise=None, tiling=None):
-        """Picture [B,3,H,W] in [-1,1] -> scaled latents [B,4,h,w]: the posterior's mean, or a sample with `noise` (same shape).
+    def encode_image(self, image, tiling=None):
+        """Picture [B,3,H,W] in [-1,1] -> (mean, log_variance) of its unscaled latents, [B,4,h,w] each.
 
         Each picture is encoded by itself, so that one graph serves every batch. With `tiling` (`vae.Tiling`), in tiles.
         """
         image = np.asarray(image, np.float32)
         moments = [vae.encode_tiled(self._encode, row[None], self.configs.vae.factor, tiling) for row in image]
         mean, log_variance = [ms.Tensor(np.concatenate(m)) for m in zip(*moments)]
-        latents = mean if noise is None else vae.sample(mean, log_variance, ms.Tensor(np.asarray(noise, np.float32)))
-        return latents * self.configs.vae.scaling_factor
+        return mean, log_variance
+
+    def latents(self, moments, noise=None):
+        """Scaled latents from `encode_image`'s moments: the posterior's mean, or a sample with `noise` of the same shape."""
+        mean, log_variance = moments
+        drawn = mean if noise is None else vae.sample(mean, log_variance, ms.Tensor(np.asarray(noise, np.float32)))
+        return drawn * self.configs.vae.scaling_factor
 
     def _encode(self, image):
         mean, log_variance = self._run("vae_encoder", self._cast(ms.Tensor(image)))

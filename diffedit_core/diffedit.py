@@ -1,0 +1,386 @@
+"""DiffEdit's three phases over any noise predictor, and the whole edit composed of them.
+
+`predict(latents [B,C,h,w], timestep, encoder_hidden_states [B,S,D]) -> [B,C,h,w]` stands for the model; the phases know
+nothing else of it. `encoder_hidden_states` are only repeated and concatenated, so that a closed-form denoiser may take
+anything that has a batch axis.
+"""
+
+import dataclasses
+import warnings
+from dataclasses import dataclass
+
+import mindspore as ms
+import numpy as np
+from mindspore import ops
+
+from . import mask as M
+from . import schedule as S
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that a run can vary. A recipe is nothing but one of these.
+
+    The first group are numbers of the paper; the second are the places where implementations differ.
+    """
+
+    num_inference_steps: int = 50
+    encode_ratio: float = 0.8  # the paper's r
+    guidance_scale: float = 7.5  # 1 means no guidance
+    inversion_guidance_scale: float = 1.0
+    num_maps: int = 10
+    mask_noise_strength: float = 0.5
+    mask_clamp_ratio: float = 3.0
+    mask_threshold: float = 0.5
+    map_batch: int = 1  # noise maps in one UNet batch; changes memory and speed only
+
+    sample_posterior: bool = False  # draw the picture's latents from the posterior instead of taking its mean
+    posterior_per_map: bool = False  # draw them anew for each noise map
+    inversion_prompt: str = "empty"  # "empty" or "source"
+    inversion_timestep: str = "current"  # ask the model at the level that x is at, or at the step's "destination"
+    guided_mask: bool = False  # guide the predictions whose difference makes the mask
+    mask_on_grid: bool = False  # noise for the mask at a timestep of the grid, or at strength times T
+    clamp_over: str = "image"  # the mean that clamps the noise map is an "image"'s or the "batch"'s
+    blend_level: str = "same"  # the background has the "same" noise level as the edit, or is one level "noisier"
+    round_steps: str = "nearest"  # K = N r rounded to the "nearest" number or "down"
+
+    def __post_init__(self):
+        def check(condition, name, wanted):
+            if not condition:
+                raise InputError(f"{name} is {getattr(self, name)!r}: it has to be {wanted}.")
+
+        for name in ("num_inference_steps", "num_maps", "map_batch"):
+            value = getattr(self, name)
+            check(isinstance(value, int) and not isinstance(value, bool) and value >= 1, name, "a whole number from 1 up")
+        for name in ("encode_ratio", "mask_noise_strength"):
+            check(0 < getattr(self, name) <= 1, name, "above 0 and at most 1")
+        for name in ("guidance_scale", "inversion_guidance_scale"):
+            check(np.isfinite(getattr(self, name)), name, "a finite number")
+        check(0 < self.mask_clamp_ratio < np.inf, "mask_clamp_ratio", "a positive number")
+        check(0 <= self.mask_threshold < 1, "mask_threshold", "at least 0 and below 1")
+        for name, choices in (("inversion_prompt", ("empty", "source")), ("inversion_timestep", ("current", "destination")),
+                              ("clamp_over", ("image", "batch")), ("blend_level", ("same", "noisier")),
+                              ("round_steps", ("nearest", "down"))):
+            check(getattr(self, name) in choices, name, " or ".join(map(repr, choices)))
+        if self.inversion_prompt == "empty" and self.inversion_guidance_scale != 1:
+            raise InputError(f"inversion_guidance_scale is {self.inversion_guidance_scale}, but the inversion uses the empty "
+                             "prompt, which guidance does not change: invert with the source prompt (--inversion-prompt source).")
+        if self.num_encode_steps < 1:
+            raise InputError(f"encode_ratio {self.encode_ratio} of {self.num_inference_steps} steps rounds to no step: raise one.")
+
+    @property
+    def num_encode_steps(self):
+        """K, the number of steps of the inversion and of the decoding."""
+        steps = self.num_inference_steps * self.encode_ratio
+        return int(steps) if self.round_steps == "down" else max(1, round(steps))
+
+    def replace(self, **changes):
+        """The same options with some changed; None leaves one as it is."""
+        return dataclasses.replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+
+RECIPES = {
+    # Couairon et al. 2022, algorithm of section 3.2, with the constants that the public pipeline fills in.
+    "paper": Options(),
+    # The public pipeline with its defaults, defects included (paper_notes.md lists them).
+    "diffusers": Options(
+        inversion_guidance_scale=7.5, sample_posterior=True, posterior_per_map=True, inversion_prompt="source",
+        inversion_timestep="destination", guided_mask=True, mask_on_grid=True, clamp_over="batch", blend_level="noisier",
+        round_steps="down",
+    ),
+}
+
+
+def mask_level(options, config):
+    """(timestep, alpha) of the noise under which the mask is looked for (DiffEdit, section 3.2: 50 % noise).
+
+    On the grid: the level int(N strength) of the step grid, 481 for SD 2.1 at N = 50. Off it: round(strength T), so that
+    the mask does not depend on the number of steps.
+    Raises:
+        InputError: on the grid, the strength rounds to the clean picture.
+    """
+    if options.mask_on_grid:
+        level = int(options.num_inference_steps * options.mask_noise_strength)
+        if level < 1:
+            raise InputError(f"mask_noise_strength {options.mask_noise_strength} of {options.num_inference_steps} steps rounds "
+                             "to no noise: raise one.")
+        timestep = int(S.grid(config, options.num_inference_steps)[level - 1])
+    else:
+        timestep = min(round(options.mask_noise_strength * config.num_train_timesteps), config.num_train_timesteps - 1)
+    return timestep, float(S.alphas_cumprod(config)[timestep])
+
+
+def repeat(x, times):
+    """Each row `times` times in a row: [B,...] -> [B*times,...]."""
+    return x if times == 1 else x.repeat_interleave(times, 0)
+
+
+def noise_difference(predict, latents, noise, timestep, alpha, source, targets, guidance_scale=None, map_batch=1, on_step=None):
+    """How differently the model denoises with each target and with the source, map by map.
+
+    |eps(x_t, target) - eps(x_t, source)| averaged over channels, with x_t = sqrt(a) x0 + sqrt(1-a) noise. The raw
+    predictions serve as well as eps: eps and v differ by a factor and a term that cancel in the difference and in the
+    normalisation that follows.
+
+    Args:
+        latents: x0 [B,n or 1,C,h,w].
+        noise: [B,n,C,h,w].
+        source: (states [B,S,D], negative states or None).
+        targets: list of the same pairs; every target shares the source's predictions.
+        guidance_scale: None without guidance. With it the pairs take the public pipeline's order, in which negative and
+            positive have changed places: d = (1-g) d_positive + g d_negative.
+        map_batch: noise draws in one model batch; the result does not depend on it.
+    Returns:
+        A list with one [B,n,h,w] for each target.
+    Source: DiffEdit, section 3.2, step 1; Ho & Salimans 2022 for the guidance.
+    """
+    count = noise.shape[1]
+    pairs = (source, *targets)
+    pieces = [[] for _ in targets]
+    for start in range(0, count, map_batch):
+        chunk = noise[:, start:start + map_batch]
+        size = chunk.shape[1]
+        clean = latents if latents.shape[1] == 1 else latents[:, start:start + map_batch]
+        x = S.add_noise(ops.broadcast_to(clean, chunk.shape), chunk, alpha).flatten(start_dim=0, end_dim=1)  # [B*m,C,h,w]
+        states = [repeat(s, size) for positive, negative in pairs for s in
+                  ((positive,) if guidance_scale is None else (positive, negative))]
+        rows = predict(ops.concat([x] * len(states), 0), timestep, ops.concat(states, 0))
+        parts = [rows[i * x.shape[0]:(i + 1) * x.shape[0]] for i in range(len(states))]
+        if guidance_scale is not None:
+            parts = [S.guide(parts[i], parts[i + 1], guidance_scale) for i in range(0, len(parts), 2)]
+        for i, part in enumerate(parts[1:]):
+            difference = M.channel_difference(part, parts[0])
+            pieces[i].append(difference.reshape(-1, size, *difference.shape[1:]))
+        if on_step is not None:
+            on_step(start + size, None, None)
+    return [ops.concat(p, 1) if len(p) > 1 else p[0] for p in pieces]
+
+
+def guided(predict, x, timestep, states, negative, guidance_scale):
+    """The prediction with classifier-free guidance, both halves in one batch; without it where `negative` is None."""
+    if negative is None:
+        return predict(x, timestep, states)
+    rows = predict(ops.concat((x, x), 0), timestep, ops.concat((negative, states), 0))
+    return S.guide(rows[:x.shape[0]], rows[x.shape[0]:], guidance_scale)
+
+
+def invert(predict, latents, levels, steps, states, negative=None, guidance_scale=1.0, prediction_type="epsilon",
+           inversion_timestep="current", on_step=None):
+    """DDIM run backwards: the picture's latents at every noise level up to `steps`.
+
+    x_{i+1} = ddim_step(x_i, out_i, a_i, a_{i+1}), with out_i asked at the timestep of level i, the Euler scheme of the
+    paper's ODE, or with "destination" at that of level i+1.
+
+    Args:
+        latents: x0 [B,C,h,w].
+        levels: `schedule.Levels`.
+        steps: K, at most the levels' N.
+        states, negative: text states, and those to guide away from or None.
+        on_step: called after each step as (steps done, timestep, latents).
+    Returns:
+        inverted_latents [K+1,B,C,h,w], index 0 the clean x0.
+    Source: DiffEdit, eq. 3 and section 3.2, step 2; Song et al. 2021, section 4.3.
+    Law: with a predictor that does not look at x, `decode` with the same predictor gives x0 back.
+    """
+    trail = [latents]
+    for i in range(steps):
+        timestep = int(levels.timesteps[i if inversion_timestep == "current" else i + 1])
+        out = guided(predict, trail[-1], timestep, states, negative, guidance_scale)
+        trail.append(S.ddim_step(trail[-1], out, levels.alphas[i], levels.alphas[i + 1], prediction_type))
+        if on_step is not None:
+            on_step(i + 1, timestep, trail[-1])
+    return ops.stack(trail)
+
+
+def decode(predict, inverted_latents, mask, levels, states, negative=None, guidance_scale=1.0, prediction_type="epsilon",
+           blend_level="same", eta=0.0, noise=None, on_step=None):
+    """DDIM from the deepest latents down, held to the inverted ones outside the mask.
+
+    x_{i-1} = M ddim_step(x_i, out_i, a_i, a_{i-1}) + (1-M) inverted[i-1]; the last blend is with x0 itself. With
+    blend_level "noisier" the background is inverted[i], one level above, as in the public pipeline.
+
+    Args:
+        inverted_latents: [K+1,B,C,h,w] of `invert`.
+        mask: [B,h,w] in [0,1]; soft values mix.
+        eta, noise: stochastic steps (Song et al. 2021, eq. 16) with noise [K,B,C,h,w] in the order of the steps.
+        on_step: called after each step as (steps done, timestep, latents).
+    Returns:
+        Latents [B,C,h,w].
+    Source: DiffEdit, eq. 2 and section 3.2, step 3.
+    Law: with blend_level "same" the result equals x0 bit for bit where the mask is 0.
+    """
+    depth = inverted_latents.shape[0] - 1
+    mask = mask.expand_dims(1).astype(inverted_latents.dtype)
+    x = inverted_latents[depth]
+    for step, i in enumerate(range(depth, 0, -1)):
+        timestep, a_from, a_to = int(levels.timesteps[i]), levels.alphas[i], levels.alphas[i - 1]
+        out = guided(predict, x, timestep, states, negative, guidance_scale)
+        sigma = S.ddim_sigma(a_from, a_to, eta) if eta > 0 else 0.0
+        x = S.ddim_step(x, out, a_from, a_to, prediction_type, sigma)
+        if eta > 0:
+            x = x + S.scalar(sigma, x) * noise[step]
+        x = M.blend(x, inverted_latents[i - 1 if blend_level == "same" else i], mask)
+        if on_step is not None:
+            on_step(step + 1, timestep, x)
+    return x
+
+
+def draw_noise(seed, pictures, maps, shape, posterior_per_map=False):
+    """All random draws of a run, on the host: {"maps": [B,n,...], "posterior": [B,...], ("posterior_mask": [B,n,...])}.
+
+    One stream for each (seed, picture, map): neither the device nor the batch nor the chunking changes a draw. `shape` is
+    that of one latent, (C,h,w); float32.
+    """
+    def stream(picture, kind, index):
+        return np.random.default_rng([seed, picture, kind, index]).standard_normal(shape).astype(np.float32)
+
+    draws = {"maps": np.stack([[stream(p, 0, m) for m in range(maps)] for p in range(pictures)]),
+             "posterior": np.stack([stream(p, 1, 0) for p in range(pictures)])}
+    if posterior_per_map:
+        draws["posterior_mask"] = np.stack([[stream(p, 2, m) for m in range(maps)] for p in range(pictures)])
+    return draws
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What `edit` found for one target: every array of the run, as numpy."""
+
+    noise_map: np.ndarray  # [B,h,w] before the clamp; None with a given mask
+    mask: np.ndarray  # [B,h,w] in [0,1]
+    inverted_latents: np.ndarray  # [K+1,B,C,h,w], index 0 clean; None where nothing was edited
+    decoded_latents: np.ndarray  # [B,C,h,w]; None where nothing was edited
+    image: np.ndarray  # [B,3,H,W] float32; the input itself where nothing was edited
+    unchanged: bool  # the mask is empty, so the input is returned
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an edit will cost, counted in UNet evaluations of one latent each."""
+
+    timesteps: np.ndarray  # of the inversion's levels 1..K
+    num_encode_steps: int
+    mask_timestep: int
+    mask_evaluations: int
+    inversion_evaluations: int
+    decode_evaluations: int
+
+
+def plan(options, config, targets=1, given_mask=False):
+    """The `Plan` of an edit of one picture; raises InputError like the edit itself."""
+    steps = options.num_encode_steps
+    timesteps = S.grid(config, options.num_inference_steps)[:steps]
+    guided_mask = 2 if options.guided_mask and options.guidance_scale != 1 else 1
+    return Plan(
+        timesteps=timesteps, num_encode_steps=steps, mask_timestep=None if given_mask else mask_level(options, config)[0],
+        mask_evaluations=0 if given_mask else options.num_maps * (1 + targets) * guided_mask,
+        inversion_evaluations=steps * (2 if options.inversion_guidance_scale != 1 else 1),
+        decode_evaluations=targets * steps * (2 if options.guidance_scale != 1 else 1),
+    )
+
+
+def find_masks(predict, config, latents, noise, options, source, targets, on_step=None):
+    """(noise_map, mask), [B,h,w] each, for every target: step 1 of the paper, whole.
+
+    Args:
+        predict, latents, noise, source, targets, on_step: as in `noise_difference`.
+        config: `SchedulerConfig`.
+        options: `Options`.
+    """
+    timestep, alpha = mask_level(options, config)
+    scale = options.guidance_scale if options.guided_mask and options.guidance_scale != 1 else None
+    differences = noise_difference(predict, latents, noise, timestep, alpha, source, targets, scale, options.map_batch, on_step)
+    maps = [M.average_maps(d) for d in differences]
+    return [(m, M.threshold(M.normalise(m, options.mask_clamp_ratio, options.clamp_over), options.mask_threshold)) for m in maps]
+
+
+def edit(model, image, source, targets, options, draws, negative="", mask=None, tiling=None, progress=None, only_mask=False):
+    """Edit a picture, once for each target prompt; the inversion and the source's predictions are shared.
+
+    Args:
+        model: `model.Model`.
+        image: [B,3,H,W] float32 in [-1,1], H and W multiples of the VAE's factor.
+        source: the prompt that describes the picture; may be empty.
+        targets: prompts that describe the wanted pictures.
+        options: `Options`.
+        draws: as `draw_noise` gives them.
+        negative: prompt to guide away from.
+        mask: [B,h,w] in [0,1] to use instead of looking for one.
+        tiling: `vae.Tiling` for pictures that do not fit at once.
+        progress: called as progress(phase, total), gives an on_step function.
+        only_mask: stop after the masks.
+    Returns:
+        A list of `Edit`, one for each target. Where the prompts are the same, or no cell differs, the mask is empty and
+        the edit is the input, with a warning.
+    Source: DiffEdit, section 3.2.
+    """
+    progress = progress or (lambda phase, total: None)
+    config, batch = model.configs.scheduler, image.shape[0]
+    texts = list(dict.fromkeys([source, negative, "", *targets]))
+    states = dict(zip(texts, [repeat(s.expand_dims(0), batch) for s in model.encode_prompts(texts)]))
+
+    moments = model.encode_image(image, tiling)
+    latents = model.latents(moments, draws["posterior"] if options.sample_posterior else None)
+    if mask is None:
+        starts = _latents_per_map(model, moments, draws["posterior_mask"]) if options.posterior_per_map else latents.expand_dims(1)
+        found = _find_masks(model, starts, states, source, targets, options, draws["maps"], negative, progress)
+    else:
+        found = [(None, ms.Tensor(np.asarray(mask, np.float32)))] * len(targets)
+    if only_mask:
+        return [Edit(_numpy(m), k.asnumpy(), None, None, image, not k.asnumpy().any()) for m, k in found]
+
+    inverted = None
+    edits = []
+    for target, (noise_map, cells) in zip(targets, found):
+        if not cells.asnumpy().any():
+            _warn_of_empty_mask(source, target, given=mask is not None)
+            edits.append(Edit(_numpy(noise_map), cells.asnumpy(), None, None, image, True))
+            continue
+        if inverted is None:
+            levels = S.levels(config, options.num_inference_steps)
+            prompt = source if options.inversion_prompt == "source" else ""
+            inverted = invert(
+                model.predict, latents, levels, options.num_encode_steps, states[prompt],
+                states[negative] if options.inversion_guidance_scale != 1 else None, options.inversion_guidance_scale,
+                config.prediction_type, options.inversion_timestep, progress("inversion", options.num_encode_steps))
+        decoded = decode(
+            model.predict, inverted, cells, levels, states[target], states[negative] if options.guidance_scale != 1 else None,
+            options.guidance_scale, config.prediction_type, options.blend_level,
+            on_step=progress("decoding", options.num_encode_steps))
+        edits.append(Edit(_numpy(noise_map), cells.asnumpy(), inverted.asnumpy(), decoded.asnumpy(),
+                          model.decode_latents(decoded, tiling), False))
+    return edits
+
+
+def _latents_per_map(model, moments, noise):
+    """Latents [B,n,C,h,w], each a sample of its own from the picture's posterior."""
+    count = noise.shape[1]
+    drawn = model.latents([repeat(m, count) for m in moments], noise.reshape(-1, *noise.shape[2:]))
+    return drawn.reshape(noise.shape)
+
+
+def _find_masks(model, latents, states, source, targets, options, maps, negative, progress):
+    """(noise_map, mask) for each target. A target that is the source needs no evaluation: its difference is zero."""
+    distinct = [t for t in dict.fromkeys(targets) if t != source]
+    nothing = ms.Tensor(np.zeros((maps.shape[0], *maps.shape[3:]), np.float32))
+    found = {}
+    if distinct:
+        pairs = find_masks(model.predict, model.configs.scheduler, latents, ms.Tensor(maps), options,
+                           (states[source], states[negative]), [(states[t], states[negative]) for t in distinct],
+                           progress("mask", maps.shape[1]))
+        found = dict(zip(distinct, pairs))
+    return [found.get(t, (nothing, nothing)) for t in targets]
+
+
+def _warn_of_empty_mask(source, target, given):
+    if given:
+        reason = "the given mask is empty"
+    elif source == target:
+        reason = "source and target are the same prompt"
+    else:
+        reason = "no place differs enough between the prompts (a lower mask_threshold finds more)"
+    warnings.warn(f"Nothing to edit for {target!r}: {reason}; the picture is returned unchanged.", stacklevel=3)
+
+
+def _numpy(tensor):
+    return None if tensor is None else tensor.asnumpy()
