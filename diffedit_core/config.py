@@ -7,6 +7,7 @@ Anything else is an error, because a key that is silently dropped is a model tha
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,19 +61,38 @@ def _check(condition, message):
         raise ValueError(message)
 
 
-def _check_numbers(config, **kinds):
-    """Each named field has the given kind ("count": whole and positive; "number"); None passes where it is the default."""
-    for name, kind in kinds.items():
-        for value in _flat(getattr(config, name)):
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            good = whole and value > 0 if kind == "count" else whole or isinstance(value, float)
-            _check(good, f"{name!r} is {value!r}, expected a {'positive whole ' if kind == 'count' else ''}number.")
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _flat(value):
-    if isinstance(value, tuple):
-        return [x for v in value for x in _flat(v)]
-    return [] if value is None else [value]
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_list(value, of):
+    return isinstance(value, tuple) and len(value) > 0 and all(map(of, value))
+
+
+# kind of a field -> (what the message asks for, test)
+_KINDS = {
+    "flag": ("true or false", lambda v: isinstance(v, bool)),
+    "count": ("a positive whole number", _is_count),
+    "counts": ("a list of positive whole numbers", lambda v: _is_list(v, _is_count)),
+    "per level": ("a positive whole number, or a list of them", lambda v: _is_count(v) or _is_list(v, _is_count)),
+    "number": ("a number", _is_number),
+    "positive": ("a positive number", lambda v: _is_number(v) and v > 0),
+    "beta": ("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1),
+    "betas": ("a list of numbers from 0 to 1", lambda v: _is_list(v, lambda x: _is_number(x) and 0 <= x <= 1)),
+    "names": ("a list of names", lambda v: _is_list(v, lambda x: isinstance(x, str))),
+}
+
+
+def _check_kinds(config, **fields):
+    """Each named field has the kind given for it; None passes only where it is the default."""
+    for name, kind in fields.items():
+        value, (wanted, test) = getattr(config, name), _KINDS[kind]
+        optional = value is None and type(config).__dataclass_fields__[name].default is None
+        _check(optional or test(value), f"{name!r} is {json.dumps(value, default=repr)}, expected {wanted}.")
 
 
 def per_level(value, levels, name):
@@ -96,9 +116,9 @@ class TextConfig:
     layer_norm_eps: float = 1e-5
 
     def __post_init__(self):
-        _check_numbers(self, vocab_size="count", hidden_size="count", intermediate_size="count",
-                       num_hidden_layers="count", num_attention_heads="count", max_position_embeddings="count",
-                       layer_norm_eps="number")
+        _check_kinds(self, vocab_size="count", hidden_size="count", intermediate_size="count",
+                     num_hidden_layers="count", num_attention_heads="count", max_position_embeddings="count",
+                     layer_norm_eps="positive")
         _check(self.hidden_act in ("gelu", "quick_gelu"), f"'hidden_act' is {self.hidden_act!r}, expected 'gelu' or 'quick_gelu'.")
         _check(self.hidden_size % self.num_attention_heads == 0,
                f"'hidden_size' {self.hidden_size} is not a multiple of 'num_attention_heads' {self.num_attention_heads}.")
@@ -168,11 +188,13 @@ class UNetConfig:
     }
 
     def __post_init__(self):
+        _check_kinds(self, sample_size="count", in_channels="count", out_channels="count", block_out_channels="counts",
+                     down_block_types="names", up_block_types="names", layers_per_block="per level",
+                     transformer_layers_per_block="per level", reverse_transformer_layers_per_block="counts",
+                     attention_head_dim="per level", cross_attention_dim="count", norm_num_groups="count",
+                     norm_eps="positive", use_linear_projection="flag", upcast_attention="flag", flip_sin_to_cos="flag",
+                     freq_shift="number", mid_block_scale_factor="positive", conv_in_kernel="count", conv_out_kernel="count")
         levels = len(self.block_out_channels)
-        _check_numbers(self, sample_size="count", in_channels="count", out_channels="count", block_out_channels="count",
-                       layers_per_block="count", transformer_layers_per_block="count", cross_attention_dim="count",
-                       attention_head_dim="count", norm_num_groups="count",
-                       norm_eps="number", mid_block_scale_factor="number", conv_in_kernel="count", conv_out_kernel="count")
         for name, known in (("down_block_types", ("CrossAttnDownBlock2D", "AttnDownBlock2D", "DownBlock2D")),
                             ("up_block_types", ("CrossAttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"))):
             kinds = getattr(self, name)
@@ -182,10 +204,17 @@ class UNetConfig:
         for channels in self.block_out_channels:
             _check(channels % self.norm_num_groups == 0,
                    f"'block_out_channels' {channels} is not a multiple of 'norm_num_groups' {self.norm_num_groups}.")
-        for channels, heads in (*zip(self.block_out_channels, self.heads), *zip(self.block_out_channels[::-1], self.up_heads)):
-            _check(heads > 0 and channels % heads == 0, f"'attention_head_dim' does not divide the {channels} channels of a block.")
-        per_level(self.layers_per_block, levels, "layers_per_block")
-        per_level(self.transformer_layers_per_block, levels, "transformer_layers_per_block")
+        values, mirrored = per_level(self.attention_head_dim, levels, "attention_head_dim"), self.block_out_channels[::-1]
+        wide = [(c, v) for kind, c, v in zip(self.up_block_types, mirrored, values) if kind == "AttnUpBlock2D"]  # see up_heads
+        for channels, value in (*zip(self.block_out_channels, values), *wide):
+            _check(channels % value == 0, f"'attention_head_dim' {value} does not divide the {channels} channels of a block.")
+        for name in ("layers_per_block", "transformer_layers_per_block", "reverse_transformer_layers_per_block"):
+            per_level(getattr(self, name), levels, name)
+        for name in ("conv_in_kernel", "conv_out_kernel"):
+            _check(getattr(self, name) % 2 == 1, f"{name!r} is {getattr(self, name)}, expected an odd number.")
+        _check(self.downsample_padding in (0, 1), f"'downsample_padding' is {self.downsample_padding!r}, expected 0 or 1.")
+        _check(self.freq_shift < self.block_out_channels[0] // 2,
+               f"'freq_shift' is {self.freq_shift}, expected less than half of the first of 'block_out_channels'.")
 
     @property
     def heads(self):
@@ -248,9 +277,10 @@ class VAEConfig:
     }
 
     def __post_init__(self):
-        _check_numbers(self, in_channels="count", out_channels="count", latent_channels="count",
-                       block_out_channels="count", layers_per_block="count", norm_num_groups="count",
-                       scaling_factor="number", sample_size="count")
+        _check_kinds(self, in_channels="count", out_channels="count", latent_channels="count",
+                     block_out_channels="counts", layers_per_block="count", norm_num_groups="count",
+                     scaling_factor="positive", sample_size="count", mid_block_add_attention="flag",
+                     use_quant_conv="flag", use_post_quant_conv="flag")
         for channels in self.block_out_channels:
             _check(channels % self.norm_num_groups == 0,
                    f"'block_out_channels' {channels} is not a multiple of 'norm_num_groups' {self.norm_num_groups}.")
@@ -263,9 +293,11 @@ class VAEConfig:
     @classmethod
     def read(cls, mapping, where="vae/config.json"):
         """Raises InputError for a key that is unknown or not honoured."""
-        levels = len(mapping.get("block_out_channels", (64,))) if isinstance(mapping, dict) else 0
-        neutral = {**cls.NEUTRAL, "down_block_types": (("DownEncoderBlock2D",) * levels,),
-                   "up_block_types": (("UpDecoderBlock2D",) * levels,)}
+        widths = _tuples(mapping.get("block_out_channels", (64,))) if isinstance(mapping, dict) else None
+        if not _is_list(widths, _is_count):  # let the message be about that, not about the number of blocks
+            return _read(cls, mapping, where, cls.NEUTRAL, frozenset(("down_block_types", "up_block_types")))
+        neutral = {**cls.NEUTRAL, "down_block_types": (("DownEncoderBlock2D",) * len(widths),),
+                   "up_block_types": (("UpDecoderBlock2D",) * len(widths),)}
         return _read(cls, mapping, where, neutral)
 
 
@@ -288,8 +320,9 @@ class SchedulerConfig:
     IGNORED = frozenset("clip_sample_range dynamic_thresholding_ratio sample_max_value skip_prk_steps".split())
 
     def __post_init__(self):
-        _check_numbers(self, num_train_timesteps="count", beta_start="number", beta_end="number", trained_betas="number")
-        _check(isinstance(self.steps_offset, int) and self.steps_offset >= 0,
+        _check_kinds(self, num_train_timesteps="count", beta_start="beta", beta_end="beta", trained_betas="betas",
+                     set_alpha_to_one="flag", rescale_betas_zero_snr="flag")
+        _check(self.steps_offset == 0 and self.steps_offset is not False or _is_count(self.steps_offset),
                f"'steps_offset' is {self.steps_offset!r}, expected a whole number from 0 up.")
         for name, known in (("prediction_type", ("epsilon", "v_prediction")),
                             ("timestep_spacing", ("leading", "trailing", "linspace")),

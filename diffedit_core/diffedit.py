@@ -6,6 +6,7 @@ anything that has a batch axis.
 """
 
 import dataclasses
+import numbers
 import warnings
 from dataclasses import dataclass
 
@@ -53,6 +54,11 @@ class Options:
         for name in ("num_inference_steps", "num_maps", "map_batch"):
             value = getattr(self, name)
             check(isinstance(value, int) and not isinstance(value, bool) and value >= 1, name, "a whole number from 1 up")
+        for name in ("encode_ratio", "mask_noise_strength", "guidance_scale", "inversion_guidance_scale", "mask_clamp_ratio",
+                     "mask_threshold"):
+            check(isinstance(getattr(self, name), numbers.Real), name, "a number")
+        for name in ("sample_posterior", "posterior_per_map", "guided_mask", "mask_on_grid"):
+            check(isinstance(getattr(self, name), bool), name, "True or False")
         for name in ("encode_ratio", "mask_noise_strength"):
             check(0 < getattr(self, name) <= 1, name, "above 0 and at most 1")
         for name in ("guidance_scale", "inversion_guidance_scale"):
@@ -181,7 +187,8 @@ def invert(predict, latents, levels, steps, states, negative=None, guidance_scal
     Returns:
         inverted_latents [K+1,B,C,h,w], index 0 the clean x0.
     Source: DiffEdit, eq. 3 and section 3.2, step 2; Song et al. 2021, section 4.3.
-    Law: with a predictor that does not look at x, `decode` with the same predictor gives x0 back.
+    Law: with an eps predictor that looks neither at x nor at the timestep, `decode` with the same predictor gives x0 back;
+        with "destination" it may look at the timestep.
     """
     trail = [latents]
     for i in range(steps):

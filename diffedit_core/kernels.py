@@ -170,18 +170,20 @@ def attention_cpu(query, key, value, heads, causal):
     dim, tokens = channels // heads, key.shape[1]
     q, k, v = [split_heads(t, heads) for t in (query * (1 / math.sqrt(dim)), key, value)]
     rows = max(1, SCORE_BYTES // (4 * tokens))  # query rows whose scores fit
+    ahead = causal_mask(length) if causal else None
     pieces = ()
     if rows >= length:
         step = max(1, rows // length)
         for start in range(0, batch * heads, step):
             stop = min(start + step, batch * heads)
-            pieces = pieces + (_attend(q[start:stop], k[start:stop], v[start:stop], causal),)
+            pieces = pieces + (_attend(q[start:stop], k[start:stop], v[start:stop], ahead),)
         y = ops.concat(pieces, 0) if len(pieces) > 1 else pieces[0]
     else:
         for head in range(batch * heads):
             for start in range(0, length, rows):
                 stop = min(start + rows, length)
-                pieces = pieces + (_attend(q[head:head + 1, start:stop], k[head:head + 1], v[head:head + 1], False),)
+                own = None if ahead is None else ahead[start:stop]
+                pieces = pieces + (_attend(q[head:head + 1, start:stop], k[head:head + 1], v[head:head + 1], own),)
         y = ops.concat(pieces, 1).reshape(batch * heads, length, dim)
     return y.reshape(batch, heads, length, dim).swapaxes(1, 2).reshape(batch, length, channels).astype(query.dtype)
 
@@ -193,10 +195,10 @@ def split_heads(x, heads):
     return x.swapaxes(1, 2).reshape(batch * heads, length, channels // heads)
 
 
-def _attend(q, k, v, causal):
+def _attend(q, k, v, ahead):
     scores = ops.BatchMatMul(transpose_b=True)(q, k)
-    if causal:
-        scores = scores + causal_mask(q.shape[1])
+    if ahead is not None:
+        scores = scores + ahead
     return ops.BatchMatMul()(ops.Softmax(-1)(scores), v)
 
 
@@ -208,7 +210,10 @@ def group_norm_cpu(x, weight, bias, groups, eps):
     batch, channels, height, width = x.shape
     y = x.astype(ms.float32).reshape(1, batch * groups, channels // groups * height, width)
     ones, zeros = ops.ones(batch * groups, ms.float32), ops.zeros(batch * groups, ms.float32)
-    y = ops.BatchNorm(is_training=True, epsilon=eps)(y, ones, zeros, zeros, ones)[0]
+    # In training mode the primitive overwrites its last two inputs, the running mean and variance, which it does not use.
+    # They must have values of their own: equal constants are merged in a graph with gradients, and `ones` would change.
+    mean, variance = ops.full((batch * groups,), -1, dtype=ms.float32), ops.full((batch * groups,), 2, dtype=ms.float32)
+    y = ops.BatchNorm(is_training=True, epsilon=eps)(y, ones, zeros, mean, variance)[0]
     ones, zeros = ops.ones(channels, ms.float32), ops.zeros(channels, ms.float32)
     affine = ops.BatchNorm(is_training=False, epsilon=1e-12)  # variance 1: 1 + 1e-12 is 1 in fp32
     y = affine(y.reshape(x.shape), weight.astype(ms.float32), bias.astype(ms.float32), zeros, ones)[0]

@@ -127,12 +127,13 @@ def weight_files(folder, base, dtype):
     if not chosen[0].endswith(".json"):
         return [folder / chosen[0]]
     path = folder / chosen[0]
-    weight_map = read_json(path).get("weight_map")
+    index = read_json(path)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{path} has no 'weight_map': copy or download it again.")
     shards = sorted(set(map(str, weight_map.values())))
     for name in shards:
-        if Path(name).name != name:
+        if Path(name).name != name or name in ("", ".."):
             raise InputError(f"{path} refers to {name!r} outside its folder: do not use files from this source.")
     return [folder / name for name in shards]
 
@@ -141,7 +142,8 @@ def read_configs(folder):
     """The configurations of a model folder. Raises InputError for what is missing, unknown or not honoured."""
     index = read_json(folder / "model_index.json")
     for component in (*COMPONENTS, "tokenizer", "scheduler"):
-        if not index.get(component) or index[component][0] is None:
+        listed = index.get(component) if isinstance(index, dict) else None
+        if not isinstance(listed, list) or not listed or listed[0] is None:
             raise InputError(f"{folder / 'model_index.json'} lists no {component}: it is not a Stable Diffusion model.")
     read = {c: cls.read(read_json(folder / c / file), str(folder / c / file)) for c, (cls, file, _, _) in COMPONENTS.items()}
     file = folder / "scheduler" / "scheduler_config.json"
@@ -202,6 +204,10 @@ class Model:
             raise InputError(f"{folder}: the tokenizer gives {tokenizer.max_length} tokens, the text encoder has "
                              f"{configs.text.max_position_embeddings} positions: the components are of different models.")
         owners = {"text_encoder": configs.text, "unet": configs.unet, "vae": configs.vae}
+        largest = max(tokenizer.library.get_vocab().values())
+        if largest >= configs.text.vocab_size:
+            raise InputError(f"{folder}: the tokenizer gives ids up to {largest}, the text encoder's 'vocab_size' is "
+                             f"{configs.text.vocab_size}: the components are of different models.")
         params = {}
         for component, (_, _, base, specs) in COMPONENTS.items():
             if on_component is not None:

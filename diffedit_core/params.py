@@ -19,6 +19,7 @@ from .errors import InputError
 
 DTYPES = {"fp32": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
 NUMPY_DTYPES = {"fp32": np.float32, "fp16": np.float16, "bf16": np.float32}
+STORED = ("F16", "BF16", "F32", "F64")  # dtypes of a file that weights may have
 REOPEN_BYTES = 256 << 20  # pages of a mapped file count as ours until it is closed
 
 
@@ -135,8 +136,8 @@ def load(files, specs, dtype="fp32"):
             leaf = canonical(name)
             if not np.isfinite(array).all():
                 problems.append(f"{name!r} in {file} holds NaN or infinity")
-            elif dtype == "fp16" and array.dtype != np.float16 and np.abs(array).max(initial=0) > 65504:
-                problems.append(f"{name!r} in {file} does not fit into fp16 (use fp32)")
+            elif _overflows(array, NUMPY_DTYPES[dtype]):
+                problems.append(f"{name!r} in {file} does not fit into {dtype}{' (use fp32)' if dtype == 'fp16' else ''}")
             elif not problems:
                 found[leaf] = _parameter(leaf, array, dtype)
     if problems:
@@ -150,7 +151,7 @@ def _locate(files, wanted):
     sources, problems, seen = {}, [], set()
     for file in map(Path, files):
         sources[file] = names = []
-        for name, shape in _headers(file):
+        for name, shape, stored in _headers(file):
             leaf = canonical(name)
             if leaf is None:
                 continue
@@ -158,7 +159,9 @@ def _locate(files, wanted):
                 problems.append(f"{leaf!r} is given twice (again in {file})")
             elif leaf not in wanted:
                 problems.append(f"{file} has {name!r} {list(shape)}, which the config does not")
-            elif tuple(shape) != wanted[leaf].shape and not _old_linear(shape, wanted[leaf].shape):
+            elif stored not in STORED:
+                problems.append(f"{name!r} in {file} is stored as {stored}, only {', '.join(STORED)} are read")
+            elif tuple(shape) != wanted[leaf].shape and not _old_linear(name, shape, wanted[leaf].shape):
                 problems.append(f"{name!r} in {file} has shape {list(shape)}, the config asks for {list(wanted[leaf].shape)}")
             else:
                 names.append(name)
@@ -166,13 +169,18 @@ def _locate(files, wanted):
     missing = [path for path in wanted if path not in seen]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        problems.append(f"missing: {', '.join(missing[:5])}{more}")
+        problems.insert(0, f"missing: {', '.join(missing[:5])}{more}")
     return sources, problems
 
 
-def _old_linear(shape, wanted):
+def _overflows(array, dtype):
+    """Whether a value would become infinite in a narrower dtype."""
+    return array.dtype.itemsize > np.dtype(dtype).itemsize and np.abs(array).max(initial=0) > np.finfo(dtype).max
+
+
+def _old_linear(name, shape, wanted):
     """The original VAE stores its attention's linear weights as 1x1 convolutions."""
-    return tuple(shape) == (*wanted, 1, 1)
+    return _is_vae_attention(name) and tuple(shape) == (*wanted, 1, 1)
 
 
 def _open(file):
@@ -186,7 +194,8 @@ def _open(file):
 
 def _headers(file):
     with _open(file) as handle:
-        return [(name, handle.get_slice(name).get_shape()) for name in handle.keys()]
+        slices = [(name, handle.get_slice(name)) for name in handle.keys()]
+        return [(name, s.get_shape(), s.get_dtype()) for name, s in slices]
 
 
 def _read_arrays(file, names):

@@ -1,0 +1,190 @@
+"""Where things live: imports point one way, one file knows devices, and the generated parameter listing is true."""
+
+import ast
+import configparser
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from diffedit_core import model as M, params as P
+
+ROOT = Path(__file__).parent.parent
+CORE = ROOT / "diffedit_core"
+LISTING = Path(__file__).parent / "fixtures" / "param_format.txt"
+FIRST_LINE = "# Every parameter of the shipped model. Written by `python -m tests.test_layout`; a test keeps it true."
+
+# What each module may import of the package, besides errors.
+ARROWS = {
+    "errors": "", "config": "", "schedule": "", "mask": "", "tokenizer": "", "images": "",
+    "params": "config",
+    "kernels": "params",
+    "layers": "params kernels",
+    "clip": "params kernels layers", "unet": "params kernels layers", "vae": "params kernels layers",
+    "graphs": "params",
+    "model": "config params kernels clip unet vae graphs tokenizer",
+    "diffedit": "config schedule mask model",
+    "pipeline": "config params schedule mask images vae model diffedit",
+    "cli": "config params schedule mask images vae kernels model diffedit pipeline",
+    "__init__": "pipeline diffedit model images errors", "__main__": "cli",
+}
+MODULES = sorted(p.stem for p in CORE.glob("*.py"))
+
+
+def imported(tree):
+    """Modules of the package that a syntax tree imports, also within functions."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            parts = (node.module or "").split(".")
+            if node.level == 1:
+                found |= {parts[0]} if node.module else {alias.name for alias in node.names}
+            elif node.level > 1 or parts[0] in ("tests", "benchmarks", "weights_convert"):
+                found.add("." * node.level + (node.module or ""))
+            elif parts[0] == "diffedit_core":
+                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("diffedit_core.")}
+    return found
+
+
+def syntax(module):
+    return ast.parse((CORE / f"{module}.py").read_text(encoding="utf-8"))
+
+
+def strings(tree):
+    """String constants that are no docstrings."""
+    documentation = {id(node.body[0].value) for node in ast.walk(tree)
+                     if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None}
+    return [node.value for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation]
+
+
+# ---- imports ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module):
+    """A new module needs a place in the table first."""
+    assert module in ARROWS
+    assert imported(syntax(module)) - {"errors"} <= set(ARROWS[module].split())
+
+
+def test_the_table_has_no_circle():
+    def depth(module, path=()):
+        assert module not in path, " -> ".join((*path, module))
+        return 1 + max((depth(m, (*path, module)) for m in ARROWS[module].split()), default=0)
+
+    assert all(depth(module) for module in ARROWS)
+
+
+@pytest.mark.parametrize("line", [
+    "from . import model", "from .model import Model", "from diffedit_core.model import Model", "import diffedit_core.model",
+    "from diffedit_core import model", "def f():\n    from . import params as P, model as M",
+])
+def test_no_form_of_import_is_missed(line):
+    assert "model" in imported(ast.parse(line))
+
+
+def test_nothing_of_the_package_imports_torch():
+    """Nor what is only for development."""
+    for file in [*CORE.rglob("*.py"), *Path(__file__).parent.glob("*.py")]:
+        roots = {name.split(".")[0] for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+                 for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else
+                              [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else [])}
+        assert not roots & {"torch", "diffusers", "transformers"}, file
+        if file.is_relative_to(CORE):
+            assert not roots & {"tests", "benchmarks", "hypothesis", "pytest"}, file
+
+
+# ---- devices ---------------------------------------------------------------------------------------------------------
+
+DEVICES = ("CPU", "Ascend", "GPU")
+
+
+def test_only_kernels_choose_by_device():
+    """Elsewhere a device is asked for twice only, to refuse bf16 and to say that nothing can be moved."""
+    asked = {module: {s for s in strings(syntax(module)) if s in DEVICES or s == "device_target"} for module in MODULES}
+    assert asked.pop("kernels") >= {"CPU", "Ascend", "device_target"}
+    for module, names in asked.items():
+        assert names <= ({"device_target", "CPU"} if module in ("model", "pipeline") else set()), module
+
+
+def test_only_kernels_name_their_lowerings():
+    """No other file tells "cpu" from "ascend", but for the warning about one of them."""
+    for module in MODULES:
+        used = {s for s in strings(syntax(module)) if s in ("cpu", "ascend", "reference")}
+        assert module == "kernels" or used <= ({"cpu"} if module == "model" else set()), module
+
+
+# ---- the parameter listing -------------------------------------------------------------------------------------------
+
+def listing():
+    """The shipped model's leaves, one on a line, from its configs alone."""
+    configs = M.read_configs(M.ORCHARD)
+    owners = {"text_encoder": configs.text, "unet": configs.unet, "vae": configs.vae}
+    lines = [f"{component} {path} {list(leaf.shape)}" for component, (_, _, _, specs) in M.COMPONENTS.items()
+             for path, leaf in P.flatten(specs(owners[component])).items()]
+    return "\n".join([FIRST_LINE, *lines]) + "\n"
+
+
+def test_param_format_is_true():
+    assert LISTING.read_text(encoding="utf-8") == listing(), "run python -m tests.test_layout and look at the difference"
+
+
+def test_param_format_is_what_the_files_hold():
+    held = set()
+    for component, (_, _, base, _) in M.COMPONENTS.items():
+        for file in M.weight_files(M.ORCHARD / component, base, "fp32"):
+            held |= {f"{component} {P.canonical(name)} {list(shape)}" for name, shape, *_ in P._headers(file)}
+    assert held == set(LISTING.read_text(encoding="utf-8").splitlines()[1:])
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+TOP = {"setup.cfg", "pyproject.toml", "README.md", "LICENSE", "paper_notes.md", "diffedit_core", "weights_convert", "tests",
+       "benchmarks", ".ci", ".gitignore", ".gitattributes"}
+
+
+def top_level():
+    """Tracked names at the top of the repository; of an unpacked source archive, all that it holds."""
+    try:
+        run = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        generated = re.compile(r"^\.git$|cache|\.egg-info$|\.hypothesis|^(build|dist|rank_0|kernel_meta)$")
+        return {p.name for p in ROOT.iterdir() if not generated.search(p.name)}
+    return {line.split("/")[0].strip('"') for line in run.stdout.splitlines()}
+
+
+def test_top_level():
+    assert top_level() <= TOP
+
+
+def test_every_asset_is_packaged():
+    config = configparser.ConfigParser()
+    if not config.read(ROOT / "setup.cfg", encoding="utf-8"):
+        pytest.skip("no setup.cfg beside the tests: an installed package")
+    patterns = config["options.package_data"]["diffedit_core"].split()
+    files = [p.relative_to(CORE).as_posix() for p in (CORE / "assets").rglob("*") if p.is_file()]
+    assert len(files) > 5
+    for file in files:
+        assert any(matches(file, pattern) for pattern in patterns), file
+
+
+def matches(file, pattern):
+    """As setuptools reads a pattern: * stays within a folder, ** is any number of folders."""
+    parts = ["(?:[^/]+/)*" if part == "**" else re.escape(part).replace(r"\*", "[^/]*") + "/" for part in pattern.split("/")]
+    return re.fullmatch("".join(parts).removesuffix("/"), file) is not None
+
+
+@pytest.mark.parametrize("file, pattern, expected", [
+    ("assets/a.png", "assets/*.png", True), ("assets/b/a.png", "assets/*.png", False), ("assets/apng", "assets/*.png", False),
+    ("assets/b/c/a.png", "assets/**/*.png", True), ("assets/a.png", "assets/**/*.png", True),
+    ("assets/b/a.png", "assets/*/*", True), ("assets/a.json", "assets/*.png", False),
+])
+def test_matches(file, pattern, expected):
+    assert matches(file, pattern) == expected
+
+
+if __name__ == "__main__":
+    LISTING.write_text(listing(), encoding="utf-8")
