@@ -15,6 +15,8 @@ from .config import SchedulerConfig, TextConfig, UNetConfig, VAEConfig, read_jso
 from .errors import InputError
 from .graphs import Graph
 
+ACTIVATION_LAYERS = 100  # of the UNet's widest level that are alive at once, measured on a CPU at 512x512
+BASE_BYTES = 450 << 20  # MindSpore itself
 ORCHARD = Path(__file__).parent / "assets" / "orchard"  # the small model that ships with the package
 
 # component -> (config class, config file, base name of the weights, leaves)
@@ -301,6 +303,20 @@ def describe(source):
         "configs": configs,
         "index": json.dumps(read_json(folder / "model_index.json")),
     }
+
+
+def estimate_memory(configs, latent_size, rows, dtype):
+    """(weights, activations) in bytes of a run whose largest UNet batch has `rows` latents of size (h, w): an estimate.
+
+    Activations: a few dozen copies of the UNet's widest layer, plus the VAE's widest, plus attention's scores.
+    """
+    width = {"fp32": 4, "fp16": 2, "bf16": 2}[dtype]
+    owners = {"text_encoder": configs.text, "unet": configs.unet, "vae": configs.vae}
+    weights = width * sum(P.count(specs(owners[c])) for c, (_, _, _, specs) in COMPONENTS.items())
+    cells = latent_size[0] * latent_size[1]
+    unet_layer = 4 * rows * cells * configs.unet.block_out_channels[0]
+    vae_layer = 4 * cells * configs.vae.factor ** 2 * configs.vae.block_out_channels[0]
+    return weights, ACTIVATION_LAYERS * max(unet_layer, vae_layer // 8) + 2 * K.SCORE_BYTES + BASE_BYTES
 
 
 def warn_of_slow_convolution(kernels):

@@ -730,10 +730,14 @@ def test_progress_counts_every_step_of_every_phase():
 
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
 def test_edit_passes_the_prediction_type_on(kind):
+    """To the inversion, whose first step follows the equation, and to the decoding, which equals one by hand."""
     model, (result,) = edited(PAPER.replace(**SHORT), model=FakeModel(prediction_type=kind))
     levels = S.levels(SD21, 10)
     first = result.inverted_latents[0] * np.float32(0.125)
-    wanted = R.ddim_step(result.inverted_latents[0], first, levels.alphas[0], levels.alphas[1], kind)
-    assert np.abs(result.inverted_latents[1] - wanted).max() < 1e-6
-    other, = edited(PAPER.replace(**SHORT), model=FakeModel(prediction_type=[k for k in PREDICTION_TYPES if k != kind][0]))[1]
-    assert np.abs(other.inverted_latents[1] - wanted).max() > 1e-4 and np.abs(other.image - result.image).max() > 1e-2
+    other_kind = [k for k in PREDICTION_TYPES if k != kind][0]
+    wanted, other = (R.ddim_step(result.inverted_latents[0], first, levels.alphas[0], levels.alphas[1], k) for k in (kind, other_kind))
+    assert np.abs(result.inverted_latents[1] - wanted).max() < 1e-6 < np.abs(other - wanted).max() / 10
+    value = {name: ms.Tensor(np.full((1, 1, 1), FakeModel.PROMPTS[name], np.float32)) for name in ("a", "")}
+    decoded, other = (D.decode(FakeModel().predict, ms.Tensor(result.inverted_latents), ms.Tensor(result.mask), levels,
+                               value["a"], value[""], 7.5, k).asnumpy() for k in (kind, other_kind))
+    assert np.array_equal(result.decoded_latents, decoded) and np.abs(other - decoded).max() > 0.1

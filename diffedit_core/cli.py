@@ -1,0 +1,410 @@
+"""The command line: `diffedit edit`, `diffedit mask`, `diffedit info`."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from .errors import InputError
+
+# MindSpore is imported inside the functions: `--help` answers at once, and its warnings are silenced first.
+
+RECIPE_OPTIONS = (  # flag, type, what it is
+    ("steps", int, "steps of the whole grid, N"),
+    ("encode-ratio", float, "how deep to invert, the paper's r"),
+    ("guidance-scale", float, "classifier-free guidance of the decoding; 1 is none"),
+    ("inversion-guidance-scale", float, "the same for the inversion; needs --inversion-prompt source"),
+    ("num-maps", int, "noise draws that are averaged for the mask"),
+    ("mask-noise-strength", float, "how noisy the picture is when the mask is looked for"),
+    ("mask-clamp-ratio", float, "the noise map is cut off at this many times its mean"),
+    ("mask-threshold", float, "cells above this share of the cut are edited"),
+    ("map-batch", int, "noise draws in one UNet batch; changes memory and speed only"),
+)
+RENAMED = {"steps": "num_inference_steps"}
+
+
+def parser():
+    """The argument parser; defaults of None mean: as the recipe has it."""
+    top = argparse.ArgumentParser(prog="diffedit", description="Edit a picture from two sentences (DiffEdit, arXiv 2210.11427).")
+    commands = top.add_subparsers(dest="command", required=True, metavar="{edit,mask,info}")
+    shown = argparse.ArgumentDefaultsHelpFormatter
+    edit = commands.add_parser("edit", help="write the edited picture", formatter_class=shown)
+    mask = commands.add_parser("mask", help="only find where the edit would be", formatter_class=shown)
+    info = commands.add_parser("info", help="print what a model is", formatter_class=shown)
+    info.add_argument("model", nargs="?", default=None, metavar="MODEL", help="folder or repository id (default: the shipped one)")
+
+    none = argparse.SUPPRESS  # a default of None is not worth showing
+    for command in (edit, mask):
+        add = command.add_argument
+        add("image", metavar="IMAGE", help="the picture to edit")
+        add("--source", default="", metavar="TEXT", help="what the picture shows; may be left out")
+        add("--target", action="append", required=True, metavar="TEXT", help="what it shall show; several share the inversion")
+        add("--negative", default="", metavar="TEXT", help="what to guide away from")
+        add("--model", default=none, metavar="DIR|REPO", help="model in the diffusers layout (default: the shipped one)")
+        add("--recipe", choices=("paper", "diffusers"), default="paper", help="the paper's algorithm, or the public pipeline's")
+        for flag, kind, text in RECIPE_OPTIONS:
+            add(f"--{flag}", type=kind, default=none, metavar="N" if kind is int else "X", help=text)
+        add("--sample-posterior", action="store_true", default=none, help="draw the latents instead of taking their mean")
+        add("--mask-out", default=none, metavar="FILE", help="write the mask, white where the edit is")
+        add("--map-out", default=none, metavar="FILE", help="write the heat map of the noise difference")
+        add("--grid", default=none, metavar="FILE", help="write source, heat map, mask and result side by side")
+        add("--size", type=int, default=none, metavar="PX", help="work at no more than this on the longer side; by default a "
+            "picture over 1.5 times the model's own size is brought down to it. The output has the input's size")
+        add("--tiling", action="store_true", help="encode and decode in tiles, for large pictures")
+        add("--seed", type=int, default=0, help="of all random draws")
+        add("--dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="of weights and activations")
+        add("--kernels", choices=("auto", "reference", "cpu", "ascend"), default="auto", help="lowering of the operations")
+        add("--save-trace", default=none, metavar="DIR", help="write every array of the run as .npy")
+        add("--load-noise", default=none, metavar="DIR", help="take the random draws from such a folder")
+        add("--dry-run", action="store_true", help="print the plan and its cost, and stop")
+        add("--quiet", action="store_true", help="no progress bars and no messages but errors")
+    edit.add_argument("--out", default=none, metavar="FILE", help="the edited picture (default: NAME-edited.png here)")
+    edit.add_argument("--mask", default=none, metavar="FILE", help="edit here: any size, grey values mix; no mask is looked for")
+    edit.add_argument("--inversion-prompt", choices=("empty", "source"), default=none, help="prompt of the inversion")
+    edit.add_argument("--paste-background", action="store_true", help="the source's own pixels outside the mask")
+    edit.add_argument("--feather", type=int, default=4, metavar="PX", help="width of --paste-background's transition")
+    return top
+
+
+def main(arguments=None):
+    """Run the command line. Returns the exit code: 0, or 2 for bad input, which prints one sentence."""
+    os.environ.setdefault("GLOG_v", "3")  # MindSpore: errors only
+    options = parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _quiet if getattr(options, "quiet", False) else _say_warning
+        try:
+            return info(options) if options.command == "info" else run(options)
+        except InputError as error:
+            print(f"diffedit: error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("diffedit: interrupted, nothing was written", file=sys.stderr)
+            return 130
+
+
+def _say_warning(message, category, *_, **__):
+    if issubclass(category, UserWarning):
+        print(f"diffedit: warning: {message}", file=sys.stderr)
+
+
+def _quiet(*_, **__):
+    pass
+
+
+def info(options):
+    """`diffedit info [MODEL]`."""
+    import mindspore as ms
+
+    from . import kernels, model
+    found = model.describe(options.model or model.ORCHARD)
+    print(f"model            {found['folder']}")
+    print(f"trained on       {found['picture_size']}x{found['picture_size']} pictures, {found['prediction_type']} prediction")
+    for component, count in found["parameters"].items():
+        print(f"{component:<16} {count:>13,} parameters in {', '.join(found['files'][component])}")
+    print(f"mindspore        {ms.__version__} on {ms.get_context('device_target')}, kernels {kernels.default_kernels()!r} "
+          f"(of {', '.join(kernels.LOWERINGS)}; ascend has not been run on a device)")
+    return 0
+
+
+@dataclasses.dataclass
+class Job:
+    """A checked command: the picture as array, and what to do with it."""
+
+    picture: object  # PIL, as given
+    image: object  # [1,3,H8,W8] float32, resized and padded
+    size: tuple  # (H, W) before padding
+    mask: object  # [1,h,w] or None
+    options: object  # diffedit.Options
+    shape: tuple  # of the latents, (C,h,w)
+
+
+def run(arguments):
+    """`diffedit edit` and `diffedit mask`."""
+    from . import diffedit, model
+    outputs = plan_outputs(arguments)
+    source = _given(arguments, "model") or model.ORCHARD
+    folder = model.find(source, arguments.dtype)
+    configs = model.read_configs(folder)
+    job = prepare(arguments, configs)
+    plan = diffedit.plan(job.options, configs.scheduler, len(set(arguments.target)), job.mask is not None)
+    if arguments.dry_run:
+        print_plan(arguments, configs, job, plan, folder)
+        return 0
+    draws = make_draws(arguments, job)
+
+    bars = Bars(arguments.quiet)
+    kernels = None if arguments.kernels == "auto" else arguments.kernels
+    with bars.open("loading", 3) as step:
+        loaded = model.Model.load(folder, arguments.dtype, kernels, on_component=lambda name: step(name))
+    loaded.on_compile = bars.note
+    from . import vae
+    try:
+        edits = diffedit.edit(loaded, job.image, arguments.source, arguments.target, job.options, draws, arguments.negative,
+                              job.mask, vae.Tiling() if arguments.tiling else None, bars.phase, arguments.command == "mask")
+    finally:
+        bars.close()
+    for target, edit, files in zip(arguments.target, edits, outputs):
+        write(arguments, job, target, edit, files, configs.vae.factor)
+    if _given(arguments, "save_trace"):
+        save_trace(arguments, job, draws, edits, plan, folder)
+    if not arguments.quiet:
+        for files in outputs:
+            print("\n".join(str(path) for path in files.values()))
+    return 0
+
+
+def _given(arguments, name):
+    return getattr(arguments, name, None)
+
+
+def plan_outputs(arguments):
+    """The files of each target, {kind: path}, checked to be writable before anything is computed."""
+    from . import images
+    stem = Path(arguments.image).stem
+    wanted = {"grid": _given(arguments, "grid"), "map": _given(arguments, "map_out"), "mask": _given(arguments, "mask_out")}
+    if arguments.command == "edit":
+        wanted["out"] = _given(arguments, "out") or f"{stem}-edited.png"
+        if _given(arguments, "mask") and wanted["map"]:
+            raise InputError("--map-out has nothing to show with --mask: no noise map is computed for a given mask.")
+    elif not any(wanted.values()):
+        wanted["mask"] = f"{stem}-mask.png"
+    wanted = {kind: Path(path) for kind, path in wanted.items() if path}
+    several = len(arguments.target) > 1
+    outputs = [{kind: path.with_name(f"{path.stem}-{i + 1}{path.suffix}") if several else path for kind, path in wanted.items()}
+               for i in range(len(arguments.target))]
+    paths = [path for files in outputs for path in files.values()]
+    if not arguments.dry_run:
+        for path in paths:
+            images.check_writable(path)
+        if _given(arguments, "save_trace"):
+            check_folder(arguments.save_trace)
+    if len({p.resolve() for p in paths}) < len(paths):
+        raise InputError("Two outputs have the same file name: give each its own.")
+    if any(p.exists() and Path(arguments.image).exists() and p.samefile(arguments.image) for p in paths):
+        raise InputError(f"{arguments.image} is the input and would be overwritten: give another output name.")
+    return outputs
+
+
+def check_folder(path):
+    """Raise InputError where a folder can be neither created nor written to."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file: --save-trace needs a folder.")
+    parent = path if path.is_dir() else path.resolve().parent
+    if not parent.is_dir():
+        raise InputError(f"The folder {parent} does not exist: create it first.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{parent} cannot be written to: change its permissions or give another folder.")
+
+
+def prepare(arguments, configs):
+    """Read and check the inputs that need no model: a `Job`."""
+    from PIL import Image
+
+    from . import diffedit, images
+    changes = {RENAMED.get(flag, flag.replace("-", "_")): _given(arguments, flag.replace("-", "_"))
+               for flag, _, _ in RECIPE_OPTIONS}
+    options = diffedit.RECIPES[arguments.recipe].replace(
+        **changes, sample_posterior=_given(arguments, "sample_posterior"), inversion_prompt=_given(arguments, "inversion_prompt"))
+    if arguments.seed < 0:
+        raise InputError(f"--seed is {arguments.seed}: it has to be 0 or more.")
+    if _given(arguments, "feather") is not None and arguments.feather < 0:
+        raise InputError(f"--feather is {arguments.feather}: it has to be 0 or more pixels.")
+    picture = images.load_image(arguments.image)
+    size = working_size(picture.size, configs.picture_size, _given(arguments, "size"), arguments.quiet)
+    worked = picture if size == picture.size else picture.resize(size, resample=Image.Resampling.BICUBIC)
+    factor = configs.vae.factor
+    image, size = images.pad_to_multiple(images.to_array([worked]), factor)
+    mask = None
+    if _given(arguments, "mask"):
+        mask = images.mask_to_latents(images.load_mask(arguments.mask, picture.size), size, image.shape[2:], factor)[None]
+    return Job(picture, image, size, mask, options, (configs.latent_channels, *(n // factor for n in image.shape[2:])))
+
+
+def working_size(size, trained, limit, quiet):
+    """(W, H) to work at: never larger than the picture, at most `limit` on the longer side."""
+    longer = max(size)
+    if limit is not None and limit < 8:
+        raise InputError(f"--size is {limit}: it has to be at least 8 pixels.")
+    if limit is None:
+        limit = trained if longer > 1.5 * trained else longer
+        if limit < longer and not quiet:
+            print(f"diffedit: working at {limit} pixels, for which the model was trained (--size {longer} keeps the picture's own "
+                  "size)", file=sys.stderr)
+    scale = min(1.0, limit / longer)
+    return tuple(max(1, round(side * scale)) for side in size)
+
+
+def make_draws(arguments, job):
+    """The random draws: from the seed, or from --load-noise."""
+    import numpy as np
+
+    from . import diffedit
+    options = job.options
+    draws = diffedit.draw_noise(arguments.seed, 1, options.num_maps, job.shape, options.posterior_per_map)
+    if not _given(arguments, "load_noise"):
+        return draws
+    folder = Path(arguments.load_noise)
+    used = {"maps": job.mask is None, "posterior": options.sample_posterior, "posterior_mask": options.posterior_per_map}
+    for name, drawn in draws.items():
+        file, shape = folder / f"{name}.npy", drawn.shape[1:] if name != "posterior" else drawn.shape
+        if not file.exists() and not used[name]:
+            continue
+        try:
+            array = np.load(file, allow_pickle=False)
+        except FileNotFoundError:
+            raise InputError(f"{file} is missing: --load-noise needs the draws of this recipe.") from None
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{file} is not a readable .npy file ({error}): write it again.") from None
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise InputError(f"{file} holds {array.dtype} {list(array.shape)}, this run draws finite float32 {list(shape)}: use the "
+                             "noise of a run with the same picture size and number of maps.")
+        draws[name] = array.astype(np.float32).reshape(drawn.shape)
+    return draws
+
+
+def print_plan(arguments, configs, job, plan, folder):
+    """What `--dry-run` says."""
+    from . import model
+    height, width = job.image.shape[2:]
+    total = plan.mask_evaluations + plan.inversion_evaluations + plan.decode_evaluations
+    steps = ", ".join(map(str, plan.timesteps)) if len(plan.timesteps) < 12 else \
+        f"{', '.join(map(str, plan.timesteps[:3]))}, ..., {', '.join(map(str, plan.timesteps[-2:]))}"
+    print(f"model             {folder}")
+    print(f"recipe            {arguments.recipe}")
+    print(f"picture           {job.picture.size[0]}x{job.picture.size[1]}, worked on as {width}x{height}, "
+          f"latents {job.shape[2]}x{job.shape[1]}")
+    print(f"grid              {job.options.num_inference_steps} steps, {configs.scheduler.timestep_spacing} spacing")
+    print(f"K                 {plan.num_encode_steps} steps at timesteps {steps}")
+    print("mask              " + ("as given" if plan.mask_timestep is None else
+                                  f"{job.options.num_maps} noise maps at timestep {plan.mask_timestep}"))
+    if arguments.command == "edit":
+        print(f"UNet evaluations  {total}: {plan.mask_evaluations} for the mask, {plan.inversion_evaluations} for the inversion, "
+              f"{plan.decode_evaluations} for the decoding of {len(set(arguments.target))} target(s)")
+    else:
+        print(f"UNet evaluations  {plan.mask_evaluations} for the mask")
+    rows = max(2, job.options.map_batch * (1 + len(set(arguments.target))) * (2 if job.options.guided_mask else 1))
+    weights, activations = model.estimate_memory(configs, job.shape[1:], rows, arguments.dtype)
+    print(f"memory            about {(weights + activations) / 2**30:.1f} GiB: {weights / 2**30:.1f} weights, "
+          f"{activations / 2**30:.1f} activations (an estimate)")
+
+
+def write(arguments, job, target, edit, files, factor):
+    """Write the pictures of one target, at the input's size."""
+    from PIL import Image
+
+    from . import images
+    picture, (height, width) = job.picture, job.size
+    final = (picture.size[1], picture.size[0])
+    cells = images.resize_mask(images.mask_to_pixels(edit.mask[0], (height, width), factor), final)
+    result = picture
+    if not edit.unchanged and edit.decoded_latents is not None:
+        result = images.to_pil(images.crop(edit.image, job.size))[0]
+        result = result if result.size == picture.size else result.resize(picture.size, resample=Image.Resampling.LANCZOS)
+        if getattr(arguments, "paste_background", False):
+            result = images.paste_background(picture, result, cells, arguments.feather)
+    shown = {"out": lambda: result, "mask": lambda: _grey(cells)}
+    heat = None
+    if edit.noise_map is not None:
+        heat = images.heat_map(images.mask_to_pixels(edit.noise_map[0], (height, width), factor)).resize(picture.size, resample=Image.Resampling.NEAREST)
+        shown["map"] = lambda: heat
+    labelled = [(arguments.source or "source", picture)] + ([("heat map", heat)] if heat is not None else [])
+    labelled += [("mask over source", images.overlay(picture, cells))]
+    labelled += [(target, result)] if arguments.command == "edit" else []
+    shown["grid"] = lambda: images.labelled_grid(labelled)
+    for kind, path in files.items():
+        images.save_atomically(path, shown[kind]())
+
+
+def _grey(mask):
+    import numpy as np
+    from PIL import Image
+    return Image.fromarray(np.floor(mask * 255 + 0.5).astype(np.uint8))
+
+
+def save_trace(arguments, job, draws, edits, plan, folder):
+    """Every array of the run as .npy, in a folder that appears at once; each of several targets in a folder of its own."""
+    import mindspore as ms
+    import numpy as np
+    target = Path(arguments.save_trace)
+    temporary = Path(tempfile.mkdtemp(prefix=".trace-", dir=target.resolve().parent))
+    first = 1 if arguments.recipe == "diffusers" else 0  # the public pipeline keeps no clean level
+    try:
+        for name, array in draws.items():
+            np.save(temporary / f"{name}.npy", array if name == "posterior" else array[0])
+        for i, edit in enumerate(edits):
+            place = temporary if len(edits) == 1 else temporary / f"target-{i + 1}"
+            place.mkdir(exist_ok=True)
+            inverted = edit.inverted_latents
+            arrays = {"noise_map": edit.noise_map, "mask": edit.mask, "decoded_latents": edit.decoded_latents, "image": edit.image,
+                      "latents": None if inverted is None else inverted[0],
+                      "inverted_latents": None if inverted is None else inverted[first:]}
+            for name, array in arrays.items():
+                if array is not None:
+                    np.save(place / f"{name}.npy", array)
+        record = {"command": arguments.command, "source": arguments.source, "targets": arguments.target,
+                  "negative": arguments.negative, "recipe": arguments.recipe, "seed": arguments.seed, "dtype": arguments.dtype,
+                  "kernels": arguments.kernels, "model": str(folder), "picture": list(job.picture.size),
+                  "mindspore": ms.__version__, "options": dataclasses.asdict(job.options),
+                  "timesteps": plan.timesteps.tolist(), "mask_timestep": plan.mask_timestep}
+        (temporary / "options.json").write_text(json.dumps(record, indent=1))
+        _move_into(temporary, target)
+    except OSError as error:
+        raise InputError(f"{target} could not be written ({error.strerror or error}): give another place.") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move_into(temporary, target):
+    """Rename a finished folder; into an existing one, file by file."""
+    temporary.chmod(0o755)
+    if not target.exists():
+        os.replace(temporary, target)
+        return
+    for path in sorted(temporary.rglob("*")):
+        place = target / path.relative_to(temporary)
+        place.mkdir(exist_ok=True) if path.is_dir() else os.replace(path, place)
+
+
+class Bars:
+    """Progress bars on a terminal, nothing in a pipe. One bar at a time; `note` says on it what takes long."""
+
+    def __init__(self, quiet):
+        self.disable = True if quiet else None  # tqdm: None means silent where stderr is no terminal
+        self.bar = None
+
+    @contextlib.contextmanager
+    def open(self, name, total):
+        from tqdm import tqdm
+        self.bar = tqdm(total=total, desc=name, disable=self.disable, leave=False)
+        yield lambda text: (self.bar.set_postfix_str(text), self.bar.update())
+        self.close()
+
+    def phase(self, name, total):
+        """A bar for a phase of the edit; returns its on_step."""
+        from tqdm import tqdm
+        self.close()
+        self.bar = tqdm(total=total, desc=name, disable=self.disable, leave=True)
+        return lambda done, timestep, latents: self.bar.update(done - self.bar.n) if not self.bar.disable else None
+
+    def note(self, text):
+        """Called by the model before and after a graph compiles."""
+        if self.bar is not None and not self.bar.disable:
+            self.bar.set_postfix_str(re.sub("^compiling (.*)", r"compiling the \1, once", text.replace("_", " ")))
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
