@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -84,6 +85,11 @@ def main(arguments=None):
             return info(options) if options.command == "info" else run(options)
         except InputError as error:
             print(f"diffedit: error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # pathlib raises it from mere questions such as exists()
+                raise
+            print(f"diffedit: error: the name {error.filename} is too long for this file system: shorten it.", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("diffedit: interrupted, nothing was written", file=sys.stderr)
@@ -259,7 +265,8 @@ def make_draws(arguments, job):
         if not file.exists() and not used[name]:
             continue
         try:
-            array = np.load(file, allow_pickle=False)
+            with open(file, "rb") as handle:  # np.load would take a zip for an .npz
+                array = np.lib.format.read_array(handle, allow_pickle=False)
         except FileNotFoundError:
             raise InputError(f"{file} is missing: --load-noise needs the draws of this recipe.") from None
         except (OSError, ValueError, EOFError) as error:

@@ -16,7 +16,7 @@ from mindspore import Tensor, ops
 
 from . import params as P
 
-SCORE_BYTES = 128 << 20  # attention computes at most this many bytes of scores at a time on a CPU
+SCORE_BYTES = 32 << 20  # attention computes at most this many bytes of scores at a time on a CPU
 
 
 def default_kernels():
@@ -165,7 +165,10 @@ def layer_norm_library(x, weight, bias, eps):
 
 
 def attention_cpu(query, key, value, heads, causal):
-    """The reference in pieces: a few heads, or a slice of one head's queries, at a time, so that scores stay in cache reach."""
+    """The reference in pieces, one after the other: some heads at a time, or a slice of one head's queries.
+
+    The runtime would start all pieces at once and hold all their scores; `depend` makes each wait for the one before.
+    """
     batch, length, channels = query.shape
     dim, tokens = channels // heads, key.shape[1]
     q, k, v = [split_heads(t, heads) for t in (query * (1 / math.sqrt(dim)), key, value)]
@@ -176,16 +179,23 @@ def attention_cpu(query, key, value, heads, causal):
         step = max(1, rows // length)
         for start in range(0, batch * heads, step):
             stop = min(start + step, batch * heads)
-            pieces = pieces + (_attend(q[start:stop], k[start:stop], v[start:stop], ahead),)
+            part = after(q[start:stop], pieces)
+            pieces = pieces + (_attend(part, k[start:stop], v[start:stop], ahead),)
         y = ops.concat(pieces, 0) if len(pieces) > 1 else pieces[0]
     else:
         for head in range(batch * heads):
             for start in range(0, length, rows):
                 stop = min(start + rows, length)
                 own = None if ahead is None else ahead[start:stop]
-                pieces = pieces + (_attend(q[head:head + 1, start:stop], k[head:head + 1], v[head:head + 1], own),)
+                part = after(q[head:head + 1, start:stop], pieces)
+                pieces = pieces + (_attend(part, k[head:head + 1], v[head:head + 1], own),)
         y = ops.concat(pieces, 1).reshape(batch * heads, length, dim)
     return y.reshape(batch, heads, length, dim).swapaxes(1, 2).reshape(batch, length, channels).astype(query.dtype)
+
+
+def after(x, earlier):
+    """x, not before the last of the earlier results is there."""
+    return ops.depend(x, earlier[-1]) if len(earlier) > 0 else x
 
 
 def split_heads(x, heads):

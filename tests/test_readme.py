@@ -1,0 +1,59 @@
+"""Every command of README.md is what it says: the first one runs, the second is what the gate runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from diffedit_core import cli
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(mark):
+    return re.search(rf"<!-- {mark} -->\n```sh\n(.*?)```\n<!-- end -->", TEXT, re.S).group(1).strip().splitlines()
+
+
+def test_first_command_edits_the_picture(tmp_path, monkeypatch, capsys):
+    install, command = block("run")
+    assert "pip install ." in install
+    words = shlex.split(command)
+    assert words[0] == "diffedit"
+    picture = ROOT / words[2]
+    assert picture.is_file()
+    words[2] = str(picture)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words[1:] + ["--quiet"]) == 0
+    size = Image.open(picture).size
+    assert Image.open("pears.png").size == Image.open("mask.png").size == size
+    share = (np.asarray(Image.open("mask.png")) > 127).mean()
+    assert 0.05 < share < 0.5, "the mask is the bowl, neither nothing nor everything"
+    shown = Image.open(ROOT / re.search(r"!\[.*?\]\((.*?)\)", TEXT).group(1))
+    assert Image.open("grid.png").size == shown.size, "README shows the grid that this command makes"
+
+
+def test_second_command_runs_these_tests():
+    assert block("test")[-1] == "python -m pytest tests"
+
+
+def test_python_examples_are_right(tmp_path, monkeypatch):
+    examples = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    assert len(examples) == 2
+    monkeypatch.chdir(tmp_path)
+    for code in examples:
+        exec(compile(code.replace("diffedit_core/assets", str(ROOT / "diffedit_core/assets")), "README.md", "exec"), {})
+    assert Image.open("lemons.png").size == (128, 128)
+
+
+def test_named_files_exist():
+    for name in re.findall(r"`(\w+\.py)`", TEXT):
+        assert (ROOT / "diffedit_core" / name).is_file(), name
+
+
+def test_flags_exist():
+    known = cli.parser()._subparsers._group_actions[0].choices["edit"]._option_string_actions
+    for flag in set(re.findall(r"(--[a-z][a-z-]+)", TEXT)) - {"--help"}:
+        assert flag in known, flag
