@@ -1,0 +1,27 @@
+"""Time functions fairly on a noisy machine: warm up, alternate, report medians and their ratio."""
+
+import time
+
+import numpy as np
+
+
+def alternate(functions, runs=7):
+    """Seconds of each of {name: function}, called in turn `runs` times after one warm-up: {name: array of seconds}.
+
+    Each function has to wait for its own result (`.asnumpy()` on a tensor). An exception ends the measurement.
+    """
+    for function in functions.values():
+        function()
+    seconds = {name: [] for name in functions}
+    for _ in range(runs):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def summary(seconds):
+    """Median with the 20th and 80th percentile, in milliseconds."""
+    low, middle, high = np.percentile(seconds * 1e3, (20, 50, 80))
+    return f"{middle:9.2f} ms ({low:.2f} to {high:.2f})"
