@@ -165,32 +165,32 @@ def layer_norm_library(x, weight, bias, eps):
 
 
 def attention_cpu(query, key, value, heads, causal):
-    """The reference in pieces, one after the other: some heads at a time, or a slice of one head's queries.
+    """All heads at once where their scores fit into SCORE_BYTES, else a slice of one head's queries after the other.
 
-    The runtime would start all pieces at once and hold all their scores; `depend` makes each wait for the one before.
+    A large transpose keeps twice its size in memory until the graph is gone (MindSpore 2.8), so heads are cut out as
+    columns. The runtime would start all pieces at once and hold all their scores; `depend` makes each wait for the last.
     """
     batch, length, channels = query.shape
     dim, tokens = channels // heads, key.shape[1]
-    q, k, v = [split_heads(t, heads) for t in (query * (1 / math.sqrt(dim)), key, value)]
-    rows = max(1, SCORE_BYTES // (4 * tokens))  # query rows whose scores fit
+    query = query * (1 / math.sqrt(dim))
     ahead = causal_mask(length) if causal else None
-    pieces = ()
-    if rows >= length:
-        step = max(1, rows // length)
-        for start in range(0, batch * heads, step):
-            stop = min(start + step, batch * heads)
-            part = after(q[start:stop], pieces)
-            pieces = pieces + (_attend(part, k[start:stop], v[start:stop], ahead),)
-        y = ops.concat(pieces, 0) if len(pieces) > 1 else pieces[0]
-    else:
-        for head in range(batch * heads):
-            for start in range(0, length, rows):
-                stop = min(start + rows, length)
-                own = None if ahead is None else ahead[start:stop]
-                part = after(q[head:head + 1, start:stop], pieces)
-                pieces = pieces + (_attend(part, k[head:head + 1], v[head:head + 1], own),)
-        y = ops.concat(pieces, 1).reshape(batch * heads, length, dim)
-    return y.reshape(batch, heads, length, dim).swapaxes(1, 2).reshape(batch, length, channels).astype(query.dtype)
+    if 4 * batch * heads * length * tokens <= SCORE_BYTES:
+        q, k, v = [split_heads(t, heads) for t in (query, key, value)]
+        y = _attend(q, k, v, ahead).reshape(batch, heads, length, dim).swapaxes(1, 2).reshape(batch, length, channels)
+        return y.astype(value.dtype)
+    rows = max(1, SCORE_BYTES // (4 * batch * tokens))  # query rows whose scores fit
+    columns, pieces = (), ()
+    for head in range(heads):
+        q, k, v = [t[:, :, head * dim:(head + 1) * dim].astype(ms.float32) for t in (query, key, value)]
+        parts = ()
+        for start in range(0, length, rows):
+            stop = min(start + rows, length)
+            own = None if ahead is None else ahead[start:stop]
+            pieces = (_attend(after(q[:, start:stop], pieces), k, v, own),)
+            parts = parts + pieces
+        columns = columns + (ops.concat(parts, 1) if len(parts) > 1 else parts[0],)
+    y = ops.concat(columns, 2) if len(columns) > 1 else columns[0]
+    return y.astype(value.dtype)
 
 
 def after(x, earlier):

@@ -471,7 +471,8 @@ def test_plan_of_the_recipes():
 
 @given(st.integers(0, 2**63), st.integers(1, 3), st.integers(1, 4), st.booleans())
 def test_more_pictures_or_maps_leave_the_first_draws_as_they_are(seed, pictures, maps, per_map):
-    few, many = D.draw_noise(seed, pictures, maps, (1, 3, 5), per_map), D.draw_noise(seed, pictures + 2, maps + 3, (1, 3, 5), True)
+    few = D.draw_noise(seed, pictures, maps, (1, 3, 5), per_map)
+    many = D.draw_noise(seed, pictures + 2, maps + 3, (1, 3, 5), True)
     assert set(few) == {"maps", "posterior"} | ({"posterior_mask"} if per_map else set())
     for name, draws in few.items():
         assert draws.dtype == np.float32
@@ -735,7 +736,7 @@ def test_edit_passes_the_prediction_type_on(kind):
     levels = S.levels(SD21, 10)
     first = result.inverted_latents[0] * np.float32(0.125)
     other_kind = [k for k in PREDICTION_TYPES if k != kind][0]
-    wanted, other = (R.ddim_step(result.inverted_latents[0], first, levels.alphas[0], levels.alphas[1], k) for k in (kind, other_kind))
+    wanted, other = (R.ddim_step(result.inverted_latents[0], first, *levels.alphas[:2], k) for k in (kind, other_kind))
     assert np.abs(result.inverted_latents[1] - wanted).max() < 1e-6 < np.abs(other - wanted).max() / 10
     value = {name: ms.Tensor(np.full((1, 1, 1), FakeModel.PROMPTS[name], np.float32)) for name in ("a", "")}
     decoded, other = (D.decode(FakeModel().predict, ms.Tensor(result.inverted_latents), ms.Tensor(result.mask), levels,

@@ -21,8 +21,9 @@ def normal(seed, *shape):
 def random_tree(specs, seed):
     """Every leaf random, also those that start as zeros or ones: a leaf that is not used, or used twice, would not show."""
     rng = np.random.default_rng(seed)
-    return P.tree_map(lambda _, leaf: (rng.standard_normal(leaf.shape) / np.sqrt(max(1, np.prod(leaf.shape[1:])))).astype(np.float32),
-                      specs)
+    def draw(_, leaf):
+        return (rng.standard_normal(leaf.shape) / np.sqrt(np.prod(leaf.shape[1:]))).astype(np.float32)
+    return P.tree_map(draw, specs)
 
 
 def tensor(x):
@@ -66,7 +67,8 @@ def test_resnet_without_time(table):
 
 @every_table
 def test_attention(table):
-    compare(L.attention, R.attend, random_tree(L.attention_specs(15, 7), 6), (normal(7, 2, 9, 15), normal(8, 2, 5, 7)), (3,), table)
+    compare(L.attention, R.attend, random_tree(L.attention_specs(15, 7), 6),
+            (normal(7, 2, 9, 15), normal(8, 2, 5, 7)), (3,), table)
 
 
 @every_table
@@ -117,7 +119,8 @@ def test_time_embedding_in_fp16_tells_late_timesteps_apart(table):
     """fp16 has steps of half a radian at 999; the angles are float32 and only their sines are rounded."""
     tree, timesteps = random_tree(L.time_specs(10), 20), np.array([997, 998, 999])
     wanted = R.time_embedding(tree, timesteps, 10, True, 0)
-    result = L.time_embedding(P.to_parameters(tree, "fp16"), ms.Tensor(timesteps.astype(np.int32)), 10, True, 0, ms.float16, table)
+    asked = ms.Tensor(timesteps.astype(np.int32))
+    result = L.time_embedding(P.to_parameters(tree, "fp16"), asked, 10, True, 0, ms.float16, table)
     assert result.dtype == ms.float16
     assert np.abs(result.asnumpy() - wanted).max() < 0.01 * np.abs(wanted).max()
 
@@ -154,8 +157,9 @@ def test_gradients_agree_with_finite_differences(table):
     for seed, (path, gradient) in enumerate(zip(paths, gradients)):
         direction = normal(100 + seed, *gradient.shape)
         direction /= np.linalg.norm(direction)
-        shifted = [loss_oracle(P.tree_map(lambda p, leaf: leaf + s * direction if p == path else leaf, wide)) for s in (1e-5, -1e-5)]
-        wanted = (shifted[0] - shifted[1]) / 2e-5
+        above, below = (loss_oracle(P.tree_map(lambda p, leaf: leaf + step * direction if p == path else leaf, wide))
+                        for step in (1e-5, -1e-5))
+        wanted = (above - below) / 2e-5
         found = (gradient.asnumpy() * direction).sum()
         assert abs(found - wanted) < 1e-3 * abs(wanted) + 2e-6 * total, (path, found, wanted)
         assert abs(wanted) > 1e-6, f"{path} does not matter to the loss"
