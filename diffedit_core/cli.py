@@ -61,7 +61,7 @@ def parser():
         add("--tiling", action="store_true", help="encode and decode in tiles, for large pictures")
         add("--seed", type=int, default=0, help="of all random draws")
         add("--dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="of weights and activations")
-        add("--kernels", choices=("auto", "reference", "cpu", "ascend"), default="auto", help="lowering of the operations")
+        add("--kernels", default="auto", metavar="NAME", help="lowering of the operations; `diffedit info` lists them")
         add("--save-trace", default=none, metavar="DIR", help="write every array of the run as .npy")
         add("--load-noise", default=none, metavar="DIR", help="take the random draws from such a folder")
         add("--dry-run", action="store_true", help="print the plan and its cost, and stop")
@@ -115,8 +115,8 @@ def info(options):
     print(f"trained on       {found['picture_size']}x{found['picture_size']} pictures, {found['prediction_type']} prediction")
     for component, count in found["parameters"].items():
         print(f"{component:<16} {count:>13,} parameters in {', '.join(found['files'][component])}")
-    print(f"mindspore        {ms.__version__} on {ms.get_context('device_target')}, kernels {kernels.default_kernels()!r} "
-          f"(of {', '.join(kernels.LOWERINGS)}; ascend has not been run on a device)")
+    print(f"mindspore        {ms.__version__} on {kernels.device()}, kernels {kernels.default_kernels()!r} "
+          f"(of {', '.join(kernels.LOWERINGS)}; {', '.join(kernels.UNTRIED)} not run on a device yet)")
     return 0
 
 
@@ -215,7 +215,9 @@ def prepare(arguments, configs):
     """Read and check the inputs that need no model: a `Job`."""
     from PIL import Image
 
-    from . import diffedit, images
+    from . import diffedit, images, kernels
+    if arguments.kernels not in ("auto", *kernels.LOWERINGS):
+        raise InputError(f"There are no kernels {arguments.kernels!r}: choose auto or one of {', '.join(kernels.LOWERINGS)}.")
     changes = {RENAMED.get(flag, flag.replace("-", "_")): _given(arguments, flag.replace("-", "_"))
                for flag, _, _ in RECIPE_OPTIONS}
     options = diffedit.RECIPES[arguments.recipe].replace(

@@ -197,7 +197,7 @@ class Model:
         """
         if dtype not in P.DTYPES:
             raise InputError(f"The dtype is {dtype!r}: choose one of {', '.join(P.DTYPES)}.")
-        if dtype == "bf16" and ms.get_context("device_target") == "CPU":
+        if dtype == "bf16" and K.device() == "CPU":
             raise InputError("MindSpore has no bf16 convolution on a CPU: choose fp32 or fp16.")
         folder = find(source, dtype)
         configs = read_configs(folder)

@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from . import diffedit as D
+from . import kernels as K
 from . import params as P
 from . import schedule as S
 from .config import SchedulerConfig
@@ -131,7 +132,7 @@ class StableDiffusionDiffEditPipeline:
 
     def enable_model_cpu_offload(self):
         """Keep on the device only the weights of the component that runs; on a CPU, where nothing can move, say so."""
-        if ms.get_context("device_target") == "CPU":
+        if K.device() == "CPU":
             warnings.warn("enable_model_cpu_offload has no effect: the model is already on the CPU.", stacklevel=2)
         elif self._run is None:
             self._run = self.model._run

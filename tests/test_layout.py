@@ -25,7 +25,7 @@ ARROWS = {
     "graphs": "params",
     "model": "config params kernels clip unet vae graphs tokenizer",
     "diffedit": "config schedule mask model",
-    "pipeline": "config params schedule mask images vae model diffedit",
+    "pipeline": "config params kernels schedule mask images vae model diffedit",
     "cli": "config params schedule mask images vae kernels model diffedit pipeline",
     "__init__": "pipeline diffedit model images errors", "__main__": "cli",
 }
@@ -103,11 +103,11 @@ DEVICES = ("CPU", "Ascend", "GPU")
 
 
 def test_only_kernels_choose_by_device():
-    """Elsewhere a device is asked for twice only, to refuse bf16 and to say that nothing can be moved."""
+    """Elsewhere a device is asked for twice only, through `kernels.device`, to refuse bf16 and to say that nothing can be moved."""
     asked = {module: {s for s in strings(syntax(module)) if s in DEVICES or s == "device_target"} for module in MODULES}
     assert asked.pop("kernels") >= {"CPU", "Ascend", "device_target"}
     for module, names in asked.items():
-        assert names <= ({"device_target", "CPU"} if module in ("model", "pipeline") else set()), module
+        assert names <= ({"CPU"} if module in ("model", "pipeline") else set()), module
 
 
 def test_only_kernels_name_their_lowerings():
