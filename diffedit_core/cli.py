@@ -194,8 +194,9 @@ def plan_outputs(arguments):
             check_folder(arguments.save_trace)
     if len({p.resolve() for p in paths}) < len(paths):
         raise InputError("Two outputs have the same file name: give each its own.")
-    if any(p.exists() and Path(arguments.image).exists() and p.samefile(arguments.image) for p in paths):
-        raise InputError(f"{arguments.image} is the input and would be overwritten: give another output name.")
+    for given in filter(None, (arguments.image, _given(arguments, "mask"))):
+        if any(p.exists() and Path(given).exists() and p.samefile(given) for p in paths):
+            raise InputError(f"{given} is the input and would be overwritten: give another output name.")
     return outputs
 
 
