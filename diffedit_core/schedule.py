@@ -139,9 +139,25 @@ def ddim_sigma(alpha_from, alpha_to, eta):
     return eta * math.sqrt((1 - alpha_to) / (1 - alpha_from) * (1 - alpha_from / alpha_to))
 
 
-def add_noise(x0, noise, alpha):
-    """x_t = sqrt(a) x0 + sqrt(1-a) noise, all of one shape (Ho et al. 2020, eq. 4; DiffEdit, eq. 1)."""
-    return scalar(math.sqrt(alpha), x0) * x0 + scalar(math.sqrt(1 - alpha), x0) * noise
+def add_noise(x0, noise, alpha, sigma=0.0):
+    """x_t = sqrt(a) x0 + sqrt(1-a-sigma^2) noise, all of one shape (Ho et al. 2020, eq. 4; DiffEdit, eq. 1).
+
+    With `sigma` the rest, sigma times fresh noise, is left to the caller.
+    """
+    return scalar(math.sqrt(alpha), x0) * x0 + scalar(math.sqrt(max(0.0, 1 - alpha - sigma ** 2)), x0) * noise
+
+
+def denoised(out, x, alpha, prediction_type="epsilon"):
+    """(x0, eps) that a prediction stands for, with x at alpha; the one place where the two kinds are told apart.
+
+    Raises:
+        ValueError: an eps prediction at alpha = 0, which says nothing about the picture.
+    """
+    if prediction_type == "v_prediction":
+        return v_to_x0(out, x, alpha), v_to_eps(out, x, alpha)
+    if alpha <= 0:
+        raise ValueError("An eps prediction cannot leave a level whose alphas_cumprod is 0: use a v-prediction model.")
+    return eps_to_x0(out, x, alpha), out
 
 
 def to_eps(out, x, alpha, prediction_type="epsilon"):
