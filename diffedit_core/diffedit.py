@@ -14,7 +14,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import ops
 
+from . import integrators as I
 from . import mask as M
+from . import regularise as G
 from . import schedule as S
 from .errors import InputError
 
@@ -42,20 +44,29 @@ class Options:
     inversion_timestep: str = "current"  # ask the model at the level that x is at, or at the step's "destination"
     guided_mask: bool = False  # guide the predictions whose difference makes the mask
     mask_on_grid: bool = False  # noise for the mask at a timestep of the grid, or at strength times T
-    clamp_over: str = "image"  # the mean that clamps the noise map is an "image"'s or the "batch"'s
+    clamp_over: str = "image"  # the mean that clamps the noise map (and the regularisation's) is an "image"'s or the "batch"'s
     blend_level: str = "same"  # the background has the "same" noise level as the edit, or is one level "noisier"
     round_steps: str = "nearest"  # K = N r rounded to the "nearest" number or "down"
+
+    integrator: str = "ddim"  # of inversion and decoding: a name of `integrators.INTEGRATORS`
+    inversion: str = "explicit"  # of DDIM: "explicit", or the exact inverse by "fixed_point" iteration or with "anderson"
+    num_reg_steps: int = 0  # regularisation of the inverted noise (regularise.py)
+    lambda_auto_corr: float = 20.0
+    lambda_kl: float = 20.0
+    num_auto_corr_rolls: int = 5
 
     def __post_init__(self):
         def check(condition, name, wanted):
             if not condition:
                 raise InputError(f"{name} is {getattr(self, name)!r}: it has to be {wanted}.")
 
-        for name in ("num_inference_steps", "num_maps", "map_batch"):
+        for name in ("num_inference_steps", "num_maps", "map_batch", "num_auto_corr_rolls"):
             value = getattr(self, name)
             check(isinstance(value, int) and not isinstance(value, bool) and value >= 1, name, "a whole number from 1 up")
+        steps = self.num_reg_steps
+        check(isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0, "num_reg_steps", "a whole number from 0 up")
         for name in ("encode_ratio", "mask_noise_strength", "guidance_scale", "inversion_guidance_scale", "mask_clamp_ratio",
-                     "mask_threshold"):
+                     "mask_threshold", "lambda_auto_corr", "lambda_kl"):
             check(isinstance(getattr(self, name), numbers.Real), name, "a number")
         for name in ("sample_posterior", "posterior_per_map", "guided_mask", "mask_on_grid"):
             check(isinstance(getattr(self, name), bool), name, "True or False")
@@ -63,15 +74,26 @@ class Options:
             check(0 < getattr(self, name) <= 1, name, "above 0 and at most 1")
         for name in ("guidance_scale", "inversion_guidance_scale"):
             check(np.isfinite(getattr(self, name)), name, "a finite number")
+        for name in ("lambda_auto_corr", "lambda_kl"):
+            check(0 <= getattr(self, name) < np.inf, name, "0 or a positive number")
         check(0 < self.mask_clamp_ratio < np.inf, "mask_clamp_ratio", "a positive number")
         check(0 <= self.mask_threshold < 1, "mask_threshold", "at least 0 and below 1")
         for name, choices in (("inversion_prompt", ("empty", "source")), ("inversion_timestep", ("current", "destination")),
                               ("clamp_over", ("image", "batch")), ("blend_level", ("same", "noisier")),
-                              ("round_steps", ("nearest", "down"))):
+                              ("round_steps", ("nearest", "down")), ("integrator", tuple(I.INTEGRATORS)),
+                              ("inversion", tuple(I.INVERSIONS))):
             check(getattr(self, name) in choices, name, " or ".join(map(repr, choices)))
         if self.inversion_prompt == "empty" and self.inversion_guidance_scale != 1:
             raise InputError(f"inversion_guidance_scale is {self.inversion_guidance_scale}, but the inversion uses the empty "
                              "prompt, which guidance does not change: invert with the source prompt (--inversion-prompt source).")
+        if self.inversion != "explicit" and self.integrator != "ddim":
+            raise InputError(f"inversion is {self.inversion!r}, which is of DDIM, but integrator is {self.integrator!r}: leave "
+                             "one of them out.")
+        if self.num_reg_steps and (self.integrator in I.EXACT or self.inversion != "explicit"):
+            raise InputError("num_reg_steps changes the predictions of the inversion only, so that it would not be exact any "
+                             "more: leave it at 0, or use integrator ddim or dpmpp_2m with the explicit inversion.")
+        if self.integrator == "belm" and self.num_encode_steps < 2:
+            raise InputError("integrator belm takes two latents of different levels: invert at least two steps.")
         if self.num_encode_steps < 1:
             raise InputError(f"encode_ratio {self.encode_ratio} of {self.num_inference_steps} steps rounds to no step: raise one.")
 
@@ -171,12 +193,33 @@ def guided(predict, x, timestep, states, negative, guidance_scale):
     return S.guide(rows[:x.shape[0]], rows[x.shape[0]:], guidance_scale)
 
 
-def invert(predict, latents, levels, steps, states, negative=None, guidance_scale=1.0, prediction_type="epsilon",
-           inversion_timestep="current", on_step=None):
-    """DDIM run backwards: the picture's latents at every noise level up to `steps`.
+def denoiser(predict, levels, states, negative=None, guidance_scale=1.0, prediction_type="epsilon", ahead=0, change=None):
+    """The model as an integrator asks it: denoise(x, k) -> (x0, eps) of the guided prediction for x at level k.
 
-    x_{i+1} = ddim_step(x_i, out_i, a_i, a_{i+1}), with out_i asked at the timestep of level i, the Euler scheme of the
-    paper's ODE, or with "destination" at that of level i+1.
+    Args:
+        ahead: 1 asks at the timestep of the level above instead.
+        change: called as change(out, x, k), gives the prediction to use.
+    """
+    def denoise(x, k):
+        out = guided(predict, x, int(levels.timesteps[k + ahead]), states, negative, guidance_scale)
+        if change is not None:
+            out = change(out, x, k)
+        return S.denoised(out, x, levels.alphas[k], prediction_type)
+    return denoise
+
+
+def invert(predict, latents, levels, steps, *arguments, **options):
+    """The latents [K+1,B,C,h,w] of `invert_states`, which see; index 0 the clean x0."""
+    return ops.stack([state.latents for state in invert_states(predict, latents, levels, steps, *arguments, **options)])
+
+
+def invert_states(predict, latents, levels, steps, states, negative=None, guidance_scale=1.0, prediction_type="epsilon",
+                  inversion_timestep="current", on_step=None, integrator="ddim", inversion="explicit", change=None):
+    """The picture's way up to the noise: what the integrator carries at every level up to `steps`.
+
+    With DDIM x_{i+1} = ddim_step(x_i, out_i, a_i, a_{i+1}), with out_i asked at the timestep of level i, the Euler scheme of
+    the paper's ODE, or with "destination" at that of level i+1. That choice is of the explicit inversions of DDIM and
+    DPM-Solver++ only; the others ask at the levels that their equations name.
 
     Args:
         latents: x0 [B,C,h,w].
@@ -184,53 +227,86 @@ def invert(predict, latents, levels, steps, states, negative=None, guidance_scal
         steps: K, at most the levels' N.
         states, negative: text states, and those to guide away from or None.
         on_step: called after each step as (steps done, timestep, latents).
+        integrator, inversion: names of `integrators.INTEGRATORS` and `INVERSIONS`.
+        change: called as change(out, x, level), gives the prediction to use (`regularise.regularise`).
     Returns:
-        inverted_latents [K+1,B,C,h,w], index 0 the clean x0.
-    Source: DiffEdit, eq. 3 and section 3.2, step 2; Song et al. 2021, section 4.3.
+        A list of K+1 `integrators.State`, index 0 the clean x0. Warns where a fixed-point inversion did not converge.
+    Source: DiffEdit, eq. 3 and section 3.2, step 2; Song et al. 2021, section 4.3; integrators.py for the others.
     Law: with an eps predictor that looks neither at x nor at the timestep, `decode` with the same predictor gives x0 back;
-        with "destination" it may look at the timestep.
+        with "destination" it may look at the timestep. With an exact integrator it may look at both.
     """
-    trail = [latents]
+    step = I.INVERSIONS[inversion] or I.INTEGRATORS[integrator]
+    ahead = int(inversion_timestep == "destination" and inversion == "explicit" and integrator not in I.EXACT)
+    denoise = denoiser(predict, levels, states, negative, guidance_scale, prediction_type, ahead, change)
+    trail = [I.State(latents)]
     for i in range(steps):
-        timestep = int(levels.timesteps[i if inversion_timestep == "current" else i + 1])
-        out = guided(predict, trail[-1], timestep, states, negative, guidance_scale)
-        trail.append(S.ddim_step(trail[-1], out, levels.alphas[i], levels.alphas[i + 1], prediction_type))
+        trail.append(step(denoise, trail[-1], levels, i, i + 1))
         if on_step is not None:
-            on_step(i + 1, timestep, trail[-1])
-    return ops.stack(trail)
+            on_step(i + 1, int(levels.timesteps[i + ahead]), trail[-1].latents)
+    notes = [state.note for state in trail if state.note is not None]
+    _warn_of_notes([note for note in notes if not note.converged], len(notes))
+    return trail
 
 
-def decode(predict, inverted_latents, mask, levels, states, negative=None, guidance_scale=1.0, prediction_type="epsilon",
-           blend_level="same", eta=0.0, noise=None, on_step=None):
-    """DDIM from the deepest latents down, held to the inverted ones outside the mask.
+def decode(predict, inverted_latents, mask, *arguments, **options):
+    """`decode_states`, which see, from latents alone: `inverted_latents` [K+1,B,C,h,w] of `invert`."""
+    return decode_states(predict, [I.State(x) for x in inverted_latents], mask, *arguments, **options)
 
-    x_{i-1} = M ddim_step(x_i, out_i, a_i, a_{i-1}) + (1-M) inverted[i-1]; the last blend is with x0 itself. With
-    blend_level "noisier" the background is inverted[i], one level above, as in the public pipeline.
+
+def decode_states(predict, trail, mask, levels, states, negative=None, guidance_scale=1.0, prediction_type="epsilon",
+                  blend_level="same", eta=0.0, noise=None, on_step=None, integrator="ddim"):
+    """From the deepest latents down, held to the inverted ones outside the mask.
+
+    x_{i-1} = M step(x_i) + (1-M) inverted[i-1], with DDIM's step or another integrator's; the last blend is with x0 itself.
+    With blend_level "noisier" the background is inverted[i], one level above, as in the public pipeline. A second latent of
+    the integrator is blended with the inversion's second one.
 
     Args:
-        inverted_latents: [K+1,B,C,h,w] of `invert`.
+        trail: K+1 states of `invert_states`, from the same integrator.
         mask: [B,h,w] in [0,1]; soft values mix.
-        eta, noise: stochastic steps (Song et al. 2021, eq. 16) with noise [K,B,C,h,w] in the order of the steps.
+        eta, noise: stochastic steps (Song et al. 2021, eq. 16) with noise [K,B,C,h,w] in the order of the steps; DDIM only.
         on_step: called after each step as (steps done, timestep, latents).
+        integrator: a name of `integrators.INTEGRATORS`.
     Returns:
         Latents [B,C,h,w].
+    Raises:
+        InputError: stochastic steps of an integrator that has none.
     Source: DiffEdit, eq. 2 and section 3.2, step 3.
     Law: with blend_level "same" the result equals x0 bit for bit where the mask is 0.
     """
-    depth = inverted_latents.shape[0] - 1
-    mask = mask.expand_dims(1).astype(inverted_latents.dtype)
-    x = inverted_latents[depth]
-    for step, i in enumerate(range(depth, 0, -1)):
-        timestep, a_from, a_to = int(levels.timesteps[i]), levels.alphas[i], levels.alphas[i - 1]
-        out = guided(predict, x, timestep, states, negative, guidance_scale)
-        sigma = S.ddim_sigma(a_from, a_to, eta) if eta > 0 else 0.0
-        x = S.ddim_step(x, out, a_from, a_to, prediction_type, sigma)
+    if eta > 0 and integrator != "ddim":
+        raise InputError(f"eta is {eta}, but integrator {integrator} has no stochastic steps: leave eta at 0 or use ddim.")
+    mask = mask.expand_dims(1).astype(trail[0].latents.dtype)
+    denoise = denoiser(predict, levels, states, negative, guidance_scale, prediction_type)
+    state, depth = trail[-1], len(trail) - 1
+    for done, i in enumerate(range(depth, 0, -1)):
         if eta > 0:
-            x = x + S.scalar(sigma, x) * noise[step]
-        x = M.blend(x, inverted_latents[i - 1 if blend_level == "same" else i], mask)
+            sigma = S.ddim_sigma(levels.alphas[i], levels.alphas[i - 1], eta)
+            x = I.ddim(denoise, state, levels, i, i - 1, sigma).latents
+            state = I.State(x + S.scalar(sigma, x) * noise[done])
+        else:
+            state = I.INTEGRATORS[integrator](denoise, state, levels, i, i - 1)
+        state = blend_states(state, trail[i - 1 if blend_level == "same" else i], mask)
         if on_step is not None:
-            on_step(step + 1, timestep, x)
-    return x
+            on_step(done + 1, int(levels.timesteps[i]), state.latents)
+    return state.latents
+
+
+def blend_states(edited, background, mask):
+    """`mask.blend` of the latents and of the partners, where there are any; a missing background partner is the latents."""
+    partner = edited.partner
+    if partner is not None:
+        partner = M.blend(partner, background.latents if background.partner is None else background.partner, mask)
+    return edited._replace(latents=M.blend(edited.latents, background.latents, mask), partner=partner)
+
+
+def _warn_of_notes(stopped, total):
+    if stopped:
+        warnings.warn(
+            f"The fixed-point inversion did not converge in {len(stopped)} of {total} steps: corrections of up to "
+            f"{max(n.residual for n in stopped):.1e} of the latents are left, with ratios of up to "
+            f"{max(n.contraction for n in stopped):.2f} from one to the next (1 and more does not contract). Decoding will not "
+            "lead back exactly: lower inversion_guidance_scale, take more steps, or use integrator edict or belm.", stacklevel=4)
 
 
 def draw_noise(seed, pictures, maps, shape, posterior_per_map=False):
@@ -271,18 +347,24 @@ class Plan:
     mask_evaluations: int
     inversion_evaluations: int
     decode_evaluations: int
+    at_most: bool = False  # the inversion iterates and may stop sooner
 
 
 def plan(options, config, targets=1, given_mask=False):
     """The `Plan` of an edit of one picture; raises InputError like the edit itself."""
     steps = options.num_encode_steps
     timesteps = S.grid(config, options.num_inference_steps)[:steps]
+    if S.alphas_cumprod(config)[timesteps[-1]] <= 0 and (options.integrator in I.EXACT or options.inversion != "explicit"):
+        raise InputError("The schedule ends without signal, where only integrators ddim and dpmpp_2m with the explicit inversion "
+                         "are defined: use one of them, or a lower encode_ratio.")
+    up, down = I.evaluations(options.integrator, options.inversion, steps)
     guided_mask = 2 if options.guided_mask and options.guidance_scale != 1 else 1
     return Plan(
         timesteps=timesteps, num_encode_steps=steps, mask_timestep=None if given_mask else mask_level(options, config)[0],
         mask_evaluations=0 if given_mask else options.num_maps * (1 + targets) * guided_mask,
-        inversion_evaluations=steps * (2 if options.inversion_guidance_scale != 1 else 1),
-        decode_evaluations=targets * steps * (2 if options.guidance_scale != 1 else 1),
+        inversion_evaluations=up * (2 if options.inversion_guidance_scale != 1 else 1),
+        decode_evaluations=targets * down * (2 if options.guidance_scale != 1 else 1),
+        at_most=options.inversion != "explicit",
     )
 
 
@@ -310,7 +392,7 @@ def edit(model, image, source, targets, options, draws, negative="", mask=None, 
         source: the prompt that describes the picture; may be empty.
         targets: prompts that describe the wanted pictures.
         options: `Options`.
-        draws: as `draw_noise` gives them.
+        draws: as `draw_noise` gives them; with num_reg_steps also "rolls", as `regularise.draw_rolls` gives them.
         negative: prompt to guide away from.
         mask: [B,h,w] in [0,1] to use instead of looking for one.
         tiling: `vae.Tiling` for pictures that do not fit at once.
@@ -346,17 +428,27 @@ def edit(model, image, source, targets, options, draws, negative="", mask=None, 
         if inverted is None:
             levels = S.levels(config, options.num_inference_steps)
             prompt = source if options.inversion_prompt == "source" else ""
-            inverted = invert(
+            inverted = invert_states(
                 model.predict, latents, levels, options.num_encode_steps, states[prompt],
                 states[negative] if options.inversion_guidance_scale != 1 else None, options.inversion_guidance_scale,
-                config.prediction_type, options.inversion_timestep, progress("inversion", options.num_encode_steps))
-        decoded = decode(
+                config.prediction_type, options.inversion_timestep, progress("inversion", options.num_encode_steps),
+                options.integrator, options.inversion, regulariser(options, levels, config.prediction_type, draws.get("rolls")))
+        decoded = decode_states(
             model.predict, inverted, cells, levels, states[target], states[negative] if options.guidance_scale != 1 else None,
             options.guidance_scale, config.prediction_type, options.blend_level,
-            on_step=progress("decoding", options.num_encode_steps))
-        edits.append(Edit(_numpy(noise_map), cells.asnumpy(), inverted.asnumpy(), decoded.asnumpy(),
-                          model.decode_latents(decoded, tiling), False))
+            on_step=progress("decoding", options.num_encode_steps), integrator=options.integrator)
+        edits.append(Edit(_numpy(noise_map), cells.asnumpy(), np.stack([state.latents.asnumpy() for state in inverted]),
+                          decoded.asnumpy(), model.decode_latents(decoded, tiling), False))
     return edits
+
+
+def regulariser(options, levels, prediction_type, rolls):
+    """The `change` of `invert_states` that `options` ask for, or None; `rolls` as `regularise.draw_rolls` gives them."""
+    if not options.num_reg_steps:
+        return None
+    ahead = int(options.inversion_timestep == "destination")
+    return lambda out, x, k: G.regularise(out, x, levels.alphas[k + ahead], prediction_type, rolls[k], options.lambda_auto_corr,
+                                          options.lambda_kl, options.clamp_over)
 
 
 def _latents_per_map(model, moments, noise):

@@ -4,6 +4,8 @@ All have one contract: `step(denoise, state, levels, i, j) -> State` takes the s
 `denoise(x, k) -> (x0, eps)` stands for the model with its guidance, asked about x as a latent of level k; `levels` is
 `schedule.Levels`. A journey begins with `State(x)`. The functions are pure: what an integrator carries is in its state.
 
+Latents are MindSpore tensors or numpy arrays of any float dtype.
+
 With u = x / sqrt(a) and tau = sqrt(1/a - 1) the ODE is du = eps dtau (DiffEdit, arXiv 2210.11427, eq. 3).
 tests/laws.py has the laws and says which of them hold for which integrator.
 """
@@ -16,6 +18,7 @@ import numpy as np
 from mindspore import Tensor
 
 from . import schedule as S
+from .errors import InputError
 
 MIXING = 0.93  # EDICT's p, as in its paper
 TOLERANCE = 1e-6  # of fixed-point inversion: relative size of the last correction
@@ -100,7 +103,7 @@ def edict(denoise, state, levels, i, j, mixing=MIXING):
 
     Args, Returns: as `ddim`; i and j neighbours. `mixing` is p in (0,1].
     Raises:
-        ValueError: a level without signal, from which a DDIM step with a given eps cannot leave.
+        InputError: a level without signal, from which a DDIM step with a given eps cannot leave.
     Source: Wallace et al. 2022 (arXiv 2211.12446), sections 4.2 and 4.3; the alternation as in the authors' program.
     Laws: up then down, and down then up, give both latents back. Without the model x - y grows by 1/p^2 in a step up and
         shrinks by p^2 in a step down.
@@ -134,7 +137,7 @@ def belm(denoise, state, levels, i, j):
 
     Args, Returns: as `ddim`; i and j neighbours.
     Raises:
-        ValueError: a level without signal, where tau is infinite.
+        InputError: a level without signal, where tau is infinite.
     Source: Wang et al. 2024 (arXiv 2410.07273), the O-BELM update.
     Laws: second order; up then down, and down then up, give the state back. Without the model an error in u_i - u_(i-1)
         grows on the way up as h^2 (and alternates), and shrinks on the way down.
@@ -166,7 +169,7 @@ def _tau(levels, k):
 
 def _need_signal(levels, k, name):
     if levels.alphas[k] <= 0:
-        raise ValueError(f"{name} cannot reach a level whose alphas_cumprod is 0: use ddim or dpmpp_2m there.")
+        raise InputError(f"{name} cannot reach a level whose alphas_cumprod is 0: use ddim or dpmpp_2m there.")
 
 
 def fixed_point(denoise, state, levels, i, j, tolerance=TOLERANCE, iterations=ITERATIONS, memory=0):
@@ -180,7 +183,7 @@ def fixed_point(denoise, state, levels, i, j, tolerance=TOLERANCE, iterations=IT
     Args, Returns: as `ddim`; i and j neighbours. The state's `note` has residual and evaluations of a step up.
         memory: 0, or how many earlier iterates Anderson acceleration combines.
     Raises:
-        ValueError: a level without signal, which determines nothing.
+        InputError: a level without signal, which determines nothing.
     Source: Pan et al. 2023 (AIDI, arXiv 2309.04907), section 3; Garibi et al. 2024 (ReNoise, arXiv 2403.14602); Walker &
         Ni 2011 for the acceleration.
     Law: where g contracts, up then down gives the latents back within the tolerance times the way's amplification.
@@ -188,16 +191,14 @@ def fixed_point(denoise, state, levels, i, j, tolerance=TOLERANCE, iterations=IT
     if j < i:
         return ddim(denoise, state, levels, i, j)
     _need_signal(levels, j, "Fixed-point inversion")
-    start = state.latents
-    rows = start.shape[0]
-    x = start
-    best = x.asnumpy().copy()
+    start = x = state.latents
+    rows, best = start.shape[0], _host(start).copy()
     least, last, worse = np.full(rows, np.inf), np.full(rows, np.inf), np.zeros(rows, int)
     ratio, running, points, values, count = np.zeros(rows), np.ones(rows, bool), [], [], 0
     while running.any() and count < iterations:
         g = S.ddim_step(start, denoise(x, j)[1], levels.alphas[i], levels.alphas[j])
         count += 1
-        point, value = x.asnumpy(), g.asnumpy()
+        point, value = _host(x), _host(g)
         size = _relative(value - point, value)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(running & (count > 1), np.nan_to_num(size / last), ratio)
@@ -207,9 +208,17 @@ def fixed_point(denoise, state, levels, i, j, tolerance=TOLERANCE, iterations=IT
         running &= (size > tolerance) & (worse < 2)
         last = size
         points, values = [*points, point][-memory - 1:], [*values, value][-memory - 1:]
-        x = Tensor(anderson(points, values))
+        x = _like(anderson(points, values), start)
     note = Note(count, float(least.max()), float(ratio.max()), bool((least <= tolerance).all()))
-    return State(Tensor(best), note=note)
+    return State(_like(best, start), note=note)
+
+
+def _host(x):
+    return x if isinstance(x, np.ndarray) else x.asnumpy()
+
+
+def _like(values, x):
+    return values if isinstance(x, np.ndarray) else Tensor(values)
 
 
 def _relative(difference, whole):

@@ -90,7 +90,12 @@ def levels(config, num_inference_steps):
 
 
 def scalar(value, like):
-    """A float64 coefficient as a tensor of the dtype of `like` (a bare Python float would pass through float32)."""
+    """A float64 coefficient in the dtype of `like`, a tensor or a numpy array; so all functions here take either.
+
+    (A bare Python float times a tensor would pass through float32.)
+    """
+    if isinstance(like, np.ndarray):
+        return like.dtype.type(value)
     return Tensor(np.float64(value), ms.float64).astype(like.dtype)
 
 

@@ -1,6 +1,6 @@
-"""Hypothesis profiles: "dev" by default, "ci" with ten times the examples.
+"""Hypothesis profiles: "dev" by default, "ci" with ten times the examples; the table of laws at the end of a run.
 
-Choose by the environment variable HYPOTHESIS_PROFILE or by pytest's --hypothesis-profile.
+Choose a profile by the environment variable HYPOTHESIS_PROFILE or by pytest's --hypothesis-profile.
 """
 
 import os
@@ -11,3 +11,13 @@ COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # 
 settings.register_profile("dev", max_examples=25, derandomize=True, **COMMON)
 settings.register_profile("ci", max_examples=250, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--integrator", metavar="PACKAGE.MODULE:FUNCTION", help="check this integrator against tests/laws.py")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Which laws hold for which integrator, where test_laws.py has run."""
+    for line in getattr(terminalreporter.config, "laws_table", lambda: [])():
+        terminalreporter.write_line(line)

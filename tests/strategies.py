@@ -3,9 +3,12 @@
 Shapes have distinct odd sizes, so that a transpose or a mean over the wrong axis cannot cancel.
 """
 
+import dataclasses
+
 import numpy as np
 from hypothesis import strategies as st
 
+from diffedit_core import schedule as S
 from diffedit_core.config import SchedulerConfig
 
 SPACINGS = ("leading", "trailing", "linspace")
@@ -43,21 +46,55 @@ def scheduler_configs(draw, zero_snr=None):
         rescale_betas_zero_snr=draw(st.booleans()) if zero_snr is None else zero_snr, **changes)
 
 
-shapes = st.sampled_from(((1, 4, 5, 7), (2, 3, 7, 5), (3, 5, 9, 1), (2, 1, 1, 11), (5, 3, 7, 9)))
-floats = st.sampled_from((np.float32, np.float64))
+@st.composite
+def decreasing_alphas(draw, least=1e-2, most=0.9999):
+    """Alphas of 2 to 6 levels, cleanest first, each at most 0.9 and at least 0.3 of the one before."""
+    alphas = [draw(st.floats(max(0.3, least), most))]
+    for _ in range(draw(st.integers(1, 5))):
+        if alphas[-1] * 0.3 < least:
+            break
+        alphas.append(alphas[-1] * draw(st.floats(0.3, 0.9)))
+    return tuple(alphas) if len(alphas) > 1 else (alphas[0], alphas[0] * 0.7)
 
 
 @st.composite
-def latents(draw, shape=shapes, dtype=floats):
+def grid_alphas(draw, most=50):
+    """Alphas of the first K+1 levels, K up to `most`, of a schedule's grid, as far as they stay above 0.002."""
+    config = draw(st.sampled_from((
+        SD21, SchedulerConfig(beta_schedule="linear"), SchedulerConfig(beta_schedule="squaredcos_cap_v2"))))
+    config = dataclasses.replace(config, timestep_spacing=draw(spacings), set_alpha_to_one=draw(st.booleans()))
+    alphas = S.levels(config, draw(st.integers(2, 60))).alphas
+    alphas = alphas[alphas > 0.002][:most + 1]
+    return tuple(alphas.tolist())
+
+
+@st.composite
+def zero_snr_alphas(draw):
+    """All alphas of a grid that ends without signal."""
+    config = dataclasses.replace(SD21, rescale_betas_zero_snr=True, prediction_type="v_prediction",
+                                 timestep_spacing=draw(st.sampled_from(("trailing", "linspace"))),
+                                 set_alpha_to_one=draw(st.booleans()))
+    return tuple(S.levels(config, draw(st.integers(2, 8))).alphas.tolist())
+
+
+shapes = st.sampled_from(((1, 4, 5, 7), (2, 3, 7, 5), (3, 5, 9, 1), (2, 1, 1, 11), (5, 3, 7, 9)))
+floats = st.sampled_from((np.float32, np.float64))
+floats_of_all_sizes = st.sampled_from((np.float16, np.float32, np.float64))
+
+
+@st.composite
+def latents(draw, shape=shapes, dtype=floats, extreme=False):
     """A numpy array of any dtype and shape given as a strategy or a value: normal, constant, extreme, spiky, or zero.
 
-    Values are zero or between 1e-6 and 1e4 in size, so that nothing here tests how a device rounds denormal numbers.
+    Values are zero or between 1e-6 and 1e4 in size, so that nothing here tests how a device rounds denormal numbers; in
+    float16, whose range is shorter, at most 100 and at least 0.01. With `extreme`, denormal and nearly denormal ones too.
     """
     shape = draw(shape) if hasattr(shape, "example") else shape
     dtype = draw(dtype) if hasattr(dtype, "example") else dtype
     rng = np.random.default_rng(draw(seeds))
-    kind = draw(st.sampled_from(("normal", "constant", "small", "large", "spike", "zero")))
+    kind = draw(st.sampled_from(("normal", "constant", "small", "large", "spike", "zero") + ("denormal",) * extreme))
     values = {
+        "denormal": lambda: rng.uniform(-4, 4, shape) * np.finfo(dtype).tiny,
         "normal": lambda: rng.standard_normal(shape),
         "constant": lambda: np.full(shape, rng.choice((-3.7, 0.18215, 1.0))),
         "small": lambda: rng.uniform(1e-6, 1e-5, shape) * rng.choice((-1, 1), shape),
@@ -65,6 +102,8 @@ def latents(draw, shape=shapes, dtype=floats):
         "spike": lambda: np.where(rng.random(shape) < 0.1, 1e4, rng.standard_normal(shape)),
         "zero": lambda: np.zeros(shape),
     }[kind]()
+    if dtype == np.float16 and kind != "denormal":
+        values = np.sign(values) * np.clip(np.abs(values), 0.01, 100) if kind != "zero" else values
     return values.astype(dtype)
 
 

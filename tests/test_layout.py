@@ -18,13 +18,14 @@ FIRST_LINE = "# Every parameter of the shipped model. Written by `python -m test
 # What each module may import of the package, besides errors.
 ARROWS = {
     "errors": "", "config": "", "schedule": "", "mask": "", "tokenizer": "", "images": "",
+    "integrators": "schedule", "regularise": "schedule",
     "params": "config",
     "kernels": "params",
     "layers": "params kernels",
     "clip": "params kernels layers", "unet": "params kernels layers", "vae": "params kernels layers",
     "graphs": "params",
     "model": "config params kernels clip unet vae graphs tokenizer",
-    "diffedit": "config schedule mask model",
+    "diffedit": "config schedule integrators regularise mask model",
     "pipeline": "config params kernels schedule mask images vae model diffedit",
     "cli": "config params schedule mask images vae kernels model diffedit pipeline",
     "__init__": "pipeline diffedit model images errors", "__main__": "cli",
