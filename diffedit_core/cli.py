@@ -28,7 +28,14 @@ RECIPE_OPTIONS = (  # flag, type, what it is
     ("mask-threshold", float, "cells above this share of the cut are edited"),
     ("map-batch", int, "noise draws in one UNet batch; changes memory and speed only"),
 )
+EDIT_OPTIONS = (  # the same, of `edit` only
+    ("num-reg-steps", int, "regularise the inverted noise with so many gradient steps in each step (pix2pix-zero); 0 is none"),
+    ("lambda-auto-corr", float, "size of these steps against the noise's correlation with itself"),
+    ("lambda-kl", float, "size of these steps towards mean 0 and variance 1"),
+)
+INTEGRATORS, INVERSIONS = ("ddim", "dpmpp_2m", "edict", "belm"), ("explicit", "fixed_point", "anderson")
 RENAMED = {"steps": "num_inference_steps"}
+WHOLE_DRAWS = ("posterior", "rolls")  # the others are saved without the axis of the one picture
 
 
 def parser():
@@ -69,6 +76,12 @@ def parser():
     edit.add_argument("--out", default=none, metavar="FILE", help="the edited picture (default: NAME-edited.png here)")
     edit.add_argument("--mask", default=none, metavar="FILE", help="edit here: any size, grey values mix; no mask is looked for")
     edit.add_argument("--inversion-prompt", choices=("empty", "source"), default=none, help="prompt of the inversion")
+    edit.add_argument("--integrator", choices=INTEGRATORS, default=none, help="of inversion and decoding: edict and belm invert "
+                      "exactly, edict at twice the cost")
+    edit.add_argument("--inversion", choices=INVERSIONS, default=none, help="of ddim: explicit, or its exact inverse by "
+                      "iteration, several evaluations a step")
+    for flag, kind, text in EDIT_OPTIONS:
+        edit.add_argument(f"--{flag}", type=kind, default=none, metavar="N" if kind is int else "X", help=text)
     edit.add_argument("--paste-background", action="store_true", help="the source's own pixels outside the mask")
     edit.add_argument("--feather", type=int, default=4, metavar="PX", help="width of --paste-background's transition")
     return top
@@ -220,9 +233,9 @@ def prepare(arguments, configs):
     if arguments.kernels not in ("auto", *kernels.LOWERINGS):
         raise InputError(f"There are no kernels {arguments.kernels!r}: choose auto or one of {', '.join(kernels.LOWERINGS)}.")
     changes = {RENAMED.get(flag, flag.replace("-", "_")): _given(arguments, flag.replace("-", "_"))
-               for flag, _, _ in RECIPE_OPTIONS}
-    options = diffedit.RECIPES[arguments.recipe].replace(
-        **changes, sample_posterior=_given(arguments, "sample_posterior"), inversion_prompt=_given(arguments, "inversion_prompt"))
+               for flag, _, _ in (*RECIPE_OPTIONS, *EDIT_OPTIONS)}
+    changes |= {name: _given(arguments, name) for name in ("sample_posterior", "inversion_prompt", "integrator", "inversion")}
+    options = diffedit.RECIPES[arguments.recipe].replace(**changes)
     if arguments.seed < 0:
         raise InputError(f"--seed is {arguments.seed}: it has to be 0 or more.")
     if _given(arguments, "feather") is not None and arguments.feather < 0:
@@ -256,15 +269,20 @@ def make_draws(arguments, job):
     """The random draws: from the seed, or from --load-noise."""
     import numpy as np
 
-    from . import diffedit
+    from . import diffedit, regularise
     options = job.options
     draws = diffedit.draw_noise(arguments.seed, 1, options.num_maps, job.shape, options.posterior_per_map)
+    if options.num_reg_steps:
+        stream = np.random.default_rng([arguments.seed, 0, 3, 0])  # 0 to 2 are those of draw_noise
+        draws["rolls"] = regularise.draw_rolls([stream], options.num_encode_steps, options.num_reg_steps,
+                                               options.num_auto_corr_rolls, (1, *job.shape))
     if not _given(arguments, "load_noise"):
         return draws
     folder = Path(arguments.load_noise)
-    used = {"maps": job.mask is None, "posterior": options.sample_posterior, "posterior_mask": options.posterior_per_map}
+    used = {"maps": job.mask is None, "posterior": options.sample_posterior, "posterior_mask": options.posterior_per_map,
+            "rolls": True}
     for name, drawn in draws.items():
-        file, shape = folder / f"{name}.npy", drawn.shape[1:] if name != "posterior" else drawn.shape
+        file, shape = folder / f"{name}.npy", drawn.shape if name in WHOLE_DRAWS else drawn.shape[1:]
         if not file.exists() and not used[name]:
             continue
         try:
@@ -274,10 +292,10 @@ def make_draws(arguments, job):
             raise InputError(f"{file} is missing: --load-noise needs the draws of this recipe.") from None
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{file} is not a readable .npy file ({error}): write it again.") from None
-        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise InputError(f"{file} holds {array.dtype} {list(array.shape)}, this run draws finite float32 {list(shape)}: use the "
-                             "noise of a run with the same picture size and number of maps.")
-        draws[name] = array.astype(np.float32).reshape(drawn.shape)
+        if array.shape != shape or array.dtype.kind != drawn.dtype.kind or not np.isfinite(array).all():
+            raise InputError(f"{file} holds {array.dtype} {list(array.shape)}, this run draws finite {drawn.dtype} {list(shape)}: "
+                             "use the noise of a run with the same picture size, number of maps and regularisation.")
+        draws[name] = array.astype(drawn.dtype).reshape(drawn.shape)
     return draws
 
 
@@ -293,11 +311,15 @@ def print_plan(arguments, configs, job, plan, folder):
     print(f"picture           {job.picture.size[0]}x{job.picture.size[1]}, worked on as {width}x{height}, "
           f"latents {job.shape[2]}x{job.shape[1]}")
     print(f"grid              {job.options.num_inference_steps} steps, {configs.scheduler.timestep_spacing} spacing")
+    if arguments.command == "edit":
+        print(f"integrator        {job.options.integrator}, {job.options.inversion} inversion" + (
+            f", {job.options.num_reg_steps} regularising steps" if job.options.num_reg_steps else ""))
     print(f"K                 {plan.num_encode_steps} steps at timesteps {steps}")
     print("mask              " + ("as given" if plan.mask_timestep is None else
                                   f"{job.options.num_maps} noise maps at timestep {plan.mask_timestep}"))
     if arguments.command == "edit":
-        print(f"UNet evaluations  {total}: {plan.mask_evaluations} for the mask, {plan.inversion_evaluations} for the inversion, "
+        most = "at most " if plan.at_most else ""
+        print(f"UNet evaluations  {most}{total}: {plan.mask_evaluations} for the mask, {most}{plan.inversion_evaluations} for the inversion, "
               f"{plan.decode_evaluations} for the decoding of {len(set(arguments.target))} target(s)")
     else:
         print(f"UNet evaluations  {plan.mask_evaluations} for the mask")
@@ -349,7 +371,7 @@ def save_trace(arguments, job, draws, edits, plan, folder):
     first = 1 if arguments.recipe == "diffusers" else 0  # the public pipeline keeps no clean level
     try:
         for name, array in draws.items():
-            np.save(temporary / f"{name}.npy", array if name == "posterior" else array[0])
+            np.save(temporary / f"{name}.npy", array if name in WHOLE_DRAWS else array[0])
         for i, edit in enumerate(edits):
             place = temporary if len(edits) == 1 else temporary / f"target-{i + 1}"
             place.mkdir(exist_ok=True)

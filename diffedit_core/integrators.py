@@ -176,9 +176,9 @@ def fixed_point(denoise, state, levels, i, j, tolerance=TOLERANCE, iterations=IT
     """DDIM whose way up is the exact inverse of its way down: the x_j from which a DDIM step comes to x_i.
 
     Iterates x <- g(x) = S(x_i, eps(x, j)), the DDIM step up with the eps of its own destination, from x = x_i. Every
-    picture of the batch stops by itself: at |g(x) - x| <= tolerance |g(x)|, or when the correction has not shrunk twice in a
-    row, where the iteration does not contract; then, as after the last iteration, the iterate with the smallest
-    correction is the result.
+    picture of the batch stops by itself: when the correction |g(x) - x| is at most the tolerance times the latents, or when it
+    has not shrunk twice in a row, where the iteration does not contract; then, as after the last iteration, the iterate with
+    the smallest correction is the result.
 
     Args, Returns: as `ddim`; i and j neighbours. The state's `note` has residual and evaluations of a step up.
         memory: 0, or how many earlier iterates Anderson acceleration combines.
@@ -199,7 +199,9 @@ def fixed_point(denoise, state, levels, i, j, tolerance=TOLERANCE, iterations=IT
         g = S.ddim_step(start, denoise(x, j)[1], levels.alphas[i], levels.alphas[j])
         count += 1
         point, value = _host(x), _host(g)
-        size = _relative(value - point, value)
+        if count == 1:
+            scale = np.maximum(_norm(point), _norm(value))
+        size = _norm(value - point) / scale
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(running & (count > 1), np.nan_to_num(size / last), ratio)
         better = running & (size < least)
@@ -221,11 +223,10 @@ def _like(values, x):
     return values if isinstance(x, np.ndarray) else Tensor(values)
 
 
-def _relative(difference, whole):
-    """Root mean squares of each row, the first over the second; [B] float64."""
-    def norm(x):
-        return np.sqrt((x.reshape(len(x), -1).astype(np.float64) ** 2).mean(1))
-    return norm(difference) / np.maximum(norm(whole), np.finfo(np.float64).tiny)
+def _norm(x):
+    """Root mean square of each row, [B] float64, not 0."""
+    mean = (x.reshape(len(x), -1).astype(np.float64) ** 2).mean(1)
+    return np.maximum(np.sqrt(mean), np.finfo(np.float64).tiny)
 
 
 def anderson(points, values):

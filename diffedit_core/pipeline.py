@@ -26,6 +26,7 @@ from tqdm import tqdm
 from . import diffedit as D
 from . import kernels as K
 from . import params as P
+from . import regularise as G
 from . import schedule as S
 from .config import SchedulerConfig
 from .errors import InputError
@@ -36,7 +37,7 @@ from .vae import Tiling
 __all__ = ["DDIMInverseScheduler", "DDIMScheduler", "StableDiffusionDiffEditPipeline", "load_image", "make_image_grid"]
 
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-MASK, INVERSION, DECODING = range(3)  # streams of an integer seed
+MASK, INVERSION, DECODING, ROLLS = range(4)  # streams of an integer seed
 
 # latents [B,L,C,h,w], noisiest first; images of every one of them, or None
 InversionOutput = namedtuple("InversionOutput", "latents images")
@@ -252,18 +253,16 @@ class StableDiffusionDiffEditPipeline:
             image, generator, guidance_scale: as in `generate_mask`; prompt_embeds [B,77,D] instead of a prompt.
             decode_latents: also decode every level; `output_type` "pil" or "np".
             callback: called as callback(step, timestep, latents) at every `callback_steps`-th step.
-            num_reg_steps: only 0 (the regularisation of pix2pix-zero, whose settings the other three are).
+            num_reg_steps: gradient steps in each step that make the noise whiter (`regularise.regularise`); 0 is none.
+            lambda_auto_corr, lambda_kl, num_auto_corr_rolls: the sizes of these steps, and how many rolls each averages.
         Returns:
             `InversionOutput`; a plain tuple without return_dict.
-        Raises:
-            NotImplementedError: num_reg_steps above 0.
         """
         prompts = _check_prompts("", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
-        options = _edit_options(num_inference_steps, inpaint_strength, callback_steps)
+        options = dataclasses.replace(
+            _edit_options(num_inference_steps, inpaint_strength, callback_steps), num_reg_steps=num_reg_steps,
+            lambda_auto_corr=lambda_auto_corr, lambda_kl=lambda_kl, num_auto_corr_rolls=num_auto_corr_rolls)
         _check_output(output_type, ("pil", "np"), cross_attention_kwargs)
-        if num_reg_steps:
-            raise NotImplementedError("The regularisation of the inversion (num_reg_steps above 0) is not implemented: it is "
-                                      "no part of DiffEdit. Leave num_reg_steps at 0.")
         scheduler = self.inverse_scheduler or DDIMInverseScheduler.from_config(self.scheduler.config)
         levels, scale = S.levels(scheduler.settings, num_inference_steps), _scale(guidance_scale)
         scheduler.set_timesteps(num_inference_steps)
@@ -273,11 +272,13 @@ class StableDiffusionDiffEditPipeline:
             states = self._states(prompts, scale > 1)
             batch = states[0].shape[0]
             latents = self._latents(pixels, batch, 1, draw)[:, 0]
+            rolls = _rolls(generator, options, latents.shape) if num_reg_steps else None
             trail = D.invert(
                 self.model.predict, latents, levels, options.num_encode_steps,
                 *(_rows(s, batch, "negative_prompt") for s in states), guidance_scale=scale,
                 prediction_type=scheduler.settings.prediction_type, inversion_timestep=options.inversion_timestep,
-                on_step=_on_step(bar, callback, callback_steps))
+                on_step=_on_step(bar, callback, callback_steps),
+                change=D.regulariser(options, levels, scheduler.settings.prediction_type, rolls))
             latents = ms.Tensor(np.ascontiguousarray(trail.asnumpy()[:0:-1].swapaxes(0, 1)))  # [B,L,C,h,w]
             pictures = self._decode(latents.reshape(-1, *latents.shape[2:]), output_type) if decode_latents else None
         output = InversionOutput(latents, pictures)
@@ -484,6 +485,14 @@ def _draws(generator, phase):
         each = (rows[0] * rows[1] // len(streams), *shape)
         return np.concatenate([s.standard_normal(each) for s in streams]).astype(np.float32).reshape(*rows, *shape)
     return draw
+
+
+def _rolls(generator, options, shape):
+    """`regularise.draw_rolls` from a stream of its own for each generator, or one for all pictures."""
+    listed = list(generator) if isinstance(generator, (list, tuple)) else [generator]
+    streams = [_stream(g, ROLLS) for g in listed]
+    streams = streams if len(streams) == shape[0] else streams[:1] * shape[0]
+    return G.draw_rolls(streams, options.num_encode_steps, options.num_reg_steps, options.num_auto_corr_rolls, shape)
 
 
 def _stream(generator, phase):

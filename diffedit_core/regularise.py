@@ -100,12 +100,12 @@ def regularise(out, x, alpha, prediction_type, draws, lambda_auto_corr=20.0, lam
     return out
 
 
-def draw_rolls(seed, steps, reg_steps, rolls, shape):
+def draw_rolls(streams, steps, reg_steps, rolls, shape):
     """Shifts for `steps` predictions of latents [B,C,h,w]: int32 [steps,reg_steps,rolls,sizes,B,C], each below h // 2.
 
-    One stream for each (seed, picture), on the host.
+    Args:
+        streams: B numpy Generators, one for each picture; the same one may stand for several.
     """
-    sizes = [height // 2 for height, _ in pyramid(shape)]
-    draws = [[np.random.default_rng([seed, picture, 3, k]).integers(0, max(1, size), (steps, reg_steps, rolls, shape[1]))
-              for k, size in enumerate(sizes)] for picture in range(shape[0])]
-    return np.moveaxis(np.array(draws, np.int32), (0, 1), (4, 3)).copy()
+    highest = [max(1, height // 2) for height, _ in pyramid(shape)]
+    draws = [[stream.integers(0, high, (steps, reg_steps, rolls, shape[1])) for high in highest] for stream in streams]
+    return np.ascontiguousarray(np.moveaxis(np.array(draws, np.int32), (0, 1), (4, 3)))

@@ -26,8 +26,8 @@ ARROWS = {
     "graphs": "params",
     "model": "config params kernels clip unet vae graphs tokenizer",
     "diffedit": "config schedule integrators regularise mask model",
-    "pipeline": "config params kernels schedule mask images vae model diffedit",
-    "cli": "config params schedule mask images vae kernels model diffedit pipeline",
+    "pipeline": "config params kernels schedule regularise mask images vae model diffedit",
+    "cli": "config params schedule regularise mask images vae kernels model diffedit pipeline",
     "__init__": "pipeline diffedit model images errors", "__main__": "cli",
 }
 MODULES = sorted(p.stem for p in CORE.glob("*.py"))
