@@ -45,6 +45,7 @@ class Law(NamedTuple):
     check: Callable  # (step, example); raises AssertionError
     examples: st.SearchStrategy
     holds_for_all: bool
+    cost: int  # of one example; so many times fewer are tried
 
     @property
     def statement(self):
@@ -54,10 +55,10 @@ class Law(NamedTuple):
 LAWS = {}
 
 
-def law(examples, holds_for_all=True):
+def law(examples, holds_for_all=True, cost=1):
     """Register a law under its function's name."""
     def register(check):
-        LAWS[check.__name__] = Law(check, examples, holds_for_all)
+        LAWS[check.__name__] = Law(check, examples, holds_for_all, cost)
         return check
     return register
 
@@ -356,7 +357,7 @@ def kinds_of_prediction_agree(step, example):
 # --- convergence ------------------------------------------------------------------------------------------------------
 
 
-COUNTS = (12, 24, 48)
+COUNTS = (16, 32, 64)
 
 
 def smooth_path(n, clean=0.1, noisy=4.0):
@@ -366,22 +367,24 @@ def smooth_path(n, clean=0.1, noisy=4.0):
 
 
 def order(errors, counts=COUNTS):
-    """The p with which the errors fall as n^-p, from the two last; infinite where they are rounding."""
+    """The p with which the errors fall as n^-p, fitted to their logarithms; infinite where the last is rounding."""
     if errors[-1] <= 1e-11:
         return math.inf
-    return math.log(errors[-2] / errors[-1]) / math.log(counts[-1] / counts[-2])
+    return -np.polyfit(np.log(counts), np.log(errors), 1)[0]
 
 
 def flow_errors(step, field, walk):
-    """Relative errors of journeys in COUNTS steps against the exact flow of N(0, s^2): x / sqrt(a s^2 + 1 - a) is constant."""
-    errors = []
-    for n in COUNTS:
-        levels = smooth_path(n)
-        x = np.array([1.7, -0.3, 0.9]).reshape(1, 1, 1, 3)
-        first, last = (levels.alphas[k] for k in ((0, -1) if walk is up else (-1, 0)))
-        exact = x * math.sqrt((last * field.value ** 2 + 1 - last) / (first * field.value ** 2 + 1 - first))
-        errors.append(relative(walk(step, field.denoiser(levels), levels, State(x))[-1].latents, exact))
-    return errors
+    """Relative errors of journeys in COUNTS steps against the exact flow of N(0, s^2): x / sqrt(a s^2 + 1 - a) is constant.
+
+    The largest over five widths s around the field's, since the error of a single one may pass through zero.
+    """
+    x, errors = np.array([1.7, -0.3, 0.9]).reshape(1, 1, 1, 3), np.zeros(len(COUNTS))
+    for field in (field._replace(value=field.value * factor) for factor in (0.6, 0.8, 1.0, 1.25, 1.6)):
+        for k, levels in enumerate(map(smooth_path, COUNTS)):
+            first, last = (levels.alphas[k] for k in ((0, -1) if walk is up else (-1, 0)))
+            exact = x * math.sqrt((last * field.value ** 2 + 1 - last) / (first * field.value ** 2 + 1 - first))
+            errors[k] = max(errors[k], relative(walk(step, field.denoiser(levels), levels, State(x))[-1].latents, exact))
+    return errors.tolist()
 
 
 gaussian = st.builds(Field, st.just("gaussian"), st.floats(0.3, 0.7))
@@ -392,25 +395,25 @@ def converges(step, field, walk, wanted):
     assert order(errors) > wanted - 0.25, f"order {order(errors):.2f}: errors {errors} in {COUNTS} steps"
 
 
-@law(gaussian)
+@law(gaussian, cost=5)
 def first_order_down(step, example):
     """On the way down the error against the exact flow of a Gaussian falls at least as 1/N."""
     converges(step, example, down, 1)
 
 
-@law(gaussian, holds_for_all=False)
+@law(gaussian, holds_for_all=False, cost=5)
 def first_order_up(step, example):
     """On the way up the error against the exact flow of a Gaussian falls at least as 1/N."""
     converges(step, example, up, 1)
 
 
-@law(gaussian, holds_for_all=False)
+@law(gaussian, holds_for_all=False, cost=5)
 def second_order_down(step, example):
     """On the way down the error falls at least as 1/N^2."""
     converges(step, example, down, 2)
 
 
-@law(gaussian, holds_for_all=False)
+@law(gaussian, holds_for_all=False, cost=5)
 def second_order_up(step, example):
     """On the way up the error falls at least as 1/N^2."""
     converges(step, example, up, 2)
@@ -419,21 +422,22 @@ def second_order_up(step, example):
 def round_trip_errors(step, field):
     """Relative errors of COUNTS steps up and as many down."""
     x = np.array([1.7, -0.3, 0.9]).reshape(1, 1, 1, 3)
-    paths = [smooth_path(n) for n in COUNTS]
-    return [relative(there_and_back(step, field.denoiser(levels), levels, x), x) for levels in paths]
+    fields = [field._replace(value=field.value * factor) for factor in (0.8, 1.0, 1.25)]
+    return [max(relative(there_and_back(step, f.denoiser(levels), levels, x), x) for f in fields)
+            for levels in map(smooth_path, COUNTS)]
 
 
-flows = st.builds(Field, st.sampled_from(("gaussian", "mixture")), st.floats(0.4, 0.8))
+flows = st.one_of(gaussian, st.builds(Field, st.just("mixture"), st.floats(0.8, 1.2)))
 
 
-@law(flows)
+@law(flows, cost=5)
 def round_trip_at_first_order(step, example):
     """The error of encoding and decoding falls at least as 1/N."""
     errors = round_trip_errors(step, example)
     assert order(errors) > 0.75, f"order {order(errors):.2f}: errors {errors} in {COUNTS} steps"
 
 
-@law(flows, holds_for_all=False)
+@law(flows, holds_for_all=False, cost=5)
 def round_trip_at_second_order(step, example):
     """The error of encoding and decoding falls at least as 1/N^2."""
     errors = round_trip_errors(step, example)
