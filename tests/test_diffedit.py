@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from mindspore import ops
 
 from diffedit_core import diffedit as D
+from diffedit_core import integrators as I
+from diffedit_core import regularise as G
 from diffedit_core import schedule as S
 from diffedit_core.errors import InputError
 
@@ -26,6 +28,7 @@ from .strategies import PREDICTION_TYPES, SD21, SPACINGS, latents, prediction_ty
 LEVELS = S.levels(SD21, 50)
 SHAPE = (2, 3, 5, 7)
 PAPER, DIFFUSERS = D.RECIPES["paper"], D.RECIPES["diffusers"]
+BOTH_RECIPES = pytest.mark.parametrize("recipe", (PAPER, DIFFUSERS), ids=("paper", "diffusers"))
 
 
 def states(*values):
@@ -249,6 +252,94 @@ def test_round_trip_error_of_a_gaussian_falls_at_first_order(kind):
     assert -1.3 < slope < -0.75, (slope, errors)
 
 
+# --- other integrators ------------------------------------------------------------------------------------------------
+
+WAYS = {"ddim": {}, "dpmpp_2m": {"integrator": "dpmpp_2m"}, "edict": {"integrator": "edict"}, "belm": {"integrator": "belm"},
+        "fixed_point": {"inversion": "fixed_point"}, "anderson": {"inversion": "anderson"}}
+
+
+def there_and_back(x0, mask, way, text=0.25, target=0.25, scale=1.0, kind="epsilon", steps=6, blend="same"):
+    """The trail and the decoded latents, guided away from -0.25 unless the scale is 1."""
+    negative = None if scale == 1 else states(*[-0.25] * len(x0))
+    levels = S.levels(SD21, 10)
+    trail = D.invert_states(Predictor(wave_field), ms.Tensor(x0), levels, steps, states(*[text] * len(x0)), negative, scale, kind, **way)
+    decoded = D.decode_states(Predictor(wave_field), trail, ms.Tensor(mask), levels, states(*[target] * len(x0)), negative, scale, kind,
+                              blend, integrator=way.get("integrator", "ddim"))
+    return trail, decoded.asnumpy()
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+@pytest.mark.parametrize("scale", (1.0, 3.0))
+@pytest.mark.parametrize("name", WAYS)
+def test_exact_ways_give_the_picture_back_with_guidance_too(name, scale, kind):
+    x0 = 0.5 * normal(23, *SHAPE)
+    _, decoded = there_and_back(x0, ones(x0), WAYS[name], scale=scale, kind=kind)
+    error = np.abs(decoded - x0).max()
+    allowed = {"edict": 1e-12, "belm": 1e-12, "fixed_point": 1e-4, "anderson": 1e-4}.get(name)
+    if allowed is None:
+        assert error > 1e-3, "or the test would not tell them apart"
+    else:
+        assert error < allowed
+
+
+@pytest.mark.parametrize("blend", ("same", "noisier"))
+@pytest.mark.parametrize("name", WAYS)
+def test_every_way_keeps_the_background_bit_for_bit(name, blend):
+    x0 = (0.5 * normal(24, *SHAPE)).astype(np.float32)
+    mask = np.zeros((2, 5, 7), np.float32)
+    mask[:, ::2, 1::3] = 1
+    trail, decoded = there_and_back(x0, mask, WAYS[name], target=0.75, blend=blend)
+    outside = np.broadcast_to(mask[:, None] == 0, x0.shape)
+    background = x0 if blend == "same" else trail[1].latents.asnumpy()
+    assert np.array_equal(decoded[outside], background[outside])
+    assert np.abs(decoded - background)[~outside].max() > 1e-3
+
+
+def test_both_latents_are_blended_and_a_missing_partner_is_the_first():
+    mask = ms.Tensor(np.array([[[[0.0, 0.25, 1.0]]]]))
+    a, b, c, d = (normal(seed, 1, 2, 1, 3) for seed in range(4))
+    edited = I.State(ms.Tensor(a), ms.Tensor(b), history=(3, ms.Tensor(a)))
+    both = D.blend_states(edited, I.State(ms.Tensor(c), ms.Tensor(d)), mask)
+    weight = np.array([0.0, 0.25, 1.0])
+    assert np.abs(both.latents.asnumpy() - (weight * a + (1 - weight) * c)).max() < 1e-15
+    assert np.abs(both.partner.asnumpy() - (weight * b + (1 - weight) * d)).max() < 1e-15 and both.history is edited.history
+    one = D.blend_states(edited, I.State(ms.Tensor(c)), mask)
+    assert np.abs(one.partner.asnumpy() - (weight * b + (1 - weight) * c)).max() < 1e-15
+    assert D.blend_states(edited._replace(partner=None), I.State(ms.Tensor(c), ms.Tensor(d)), mask).partner is None
+
+
+@pytest.mark.parametrize("name, current, destination", [
+    ("ddim", [0, 1, 2], [1, 2, 3]), ("dpmpp_2m", [0, 1, 2], [1, 2, 3]), ("belm", [0, 1, 2], [0, 1, 2]),
+    ("edict", [1, 1, 2, 2, 3, 3], [1, 1, 2, 2, 3, 3])])
+def test_where_the_inversion_asks(name, current, destination):
+    for asked, wanted in (("current", current), ("destination", destination)):
+        predict, seen = Predictor(text_field), []
+        D.invert_states(predict, ms.Tensor(normal(25, *SHAPE)), LEVELS, 3, states(0, 0), inversion_timestep=asked,
+                        on_step=lambda done, t, x: seen.append(t), **WAYS[name])
+        assert predict.timesteps == [int(LEVELS.timesteps[k]) for k in wanted]
+        shift = asked == "destination" and name in ("ddim", "dpmpp_2m")
+        assert seen == LEVELS.timesteps[shift:3 + shift].tolist()
+
+
+def test_a_fixed_point_that_does_not_contract_stops_with_a_warning():
+    def steep(x, timestep, state):
+        return 6 * np.sin(5 * x)
+    x0 = ms.Tensor(normal(26, *SHAPE))
+    with pytest.warns(UserWarning, match=r"did not converge in \d of 3 steps.*does not contract.*use integrator edict or belm"):
+        trail = D.invert_states(Predictor(steep), x0, S.levels(SD21, 4), 3, states(0, 0), inversion="fixed_point")
+    assert not trail[-1].note.converged and np.isfinite(trail[-1].latents.asnumpy()).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        D.invert_states(Predictor(wave_field), x0 * 0.1, S.levels(SD21, 4), 3, states(0, 0), inversion="anderson")
+
+
+def test_only_ddim_has_stochastic_steps():
+    trail = [I.State(ms.Tensor(x)) for x in normal(27, 3, *SHAPE)]
+    with pytest.raises(InputError, match="eta is 0.5, but integrator edict"):
+        D.decode_states(Predictor(wave_field), trail, ms.Tensor(ones(normal(0, *SHAPE))), LEVELS, states(0, 0), eta=0.5,
+                        noise=ms.Tensor(normal(1, 2, *SHAPE)), integrator="edict")
+
+
 # --- guidance ---------------------------------------------------------------------------------------------------------
 
 
@@ -365,6 +456,9 @@ BAD += [("mask_clamp_ratio", value) for value in (0, -1, math.nan, math.inf)]
 BAD += [("mask_threshold", value) for value in (-0.1, 1, 1.5, math.nan)]
 BAD += [("inversion_prompt", "target"), ("inversion_timestep", "next"), ("clamp_over", "channel"), ("blend_level", "cleaner"),
         ("round_steps", "up"), ("inversion_prompt", None)]
+BAD += [("integrator", "euler"), ("inversion", "magic"), ("num_auto_corr_rolls", 0)]
+BAD += [("num_reg_steps", value) for value in (-1, 1.5, True, None)]
+BAD += [(name, value) for name in ("lambda_auto_corr", "lambda_kl") for value in (-1.0, math.nan, math.inf, "1")]
 BAD_TYPES = [(name, "0.5") for name in ("encode_ratio", "mask_noise_strength", "guidance_scale", "inversion_guidance_scale",
                                         "mask_clamp_ratio", "mask_threshold")]
 BAD_TYPES += [(name, value) for name in ("sample_posterior", "posterior_per_map", "guided_mask", "mask_on_grid")
@@ -381,6 +475,13 @@ def test_options_that_contradict_each_other_are_refused():
     with pytest.raises(InputError, match="inversion_guidance_scale is 3.0.*empty prompt"):
         D.Options(inversion_guidance_scale=3.0)
     D.Options(inversion_guidance_scale=3.0, inversion_prompt="source")
+    with pytest.raises(InputError, match="inversion is 'fixed_point', which is of DDIM, but integrator is 'edict'"):
+        D.Options(integrator="edict", inversion="fixed_point")
+    for way in ({"integrator": "belm"}, {"inversion": "anderson"}):
+        with pytest.raises(InputError, match="num_reg_steps changes the predictions of the inversion only"):
+            D.Options(num_reg_steps=1, **way)
+    with pytest.raises(InputError, match="belm takes two latents"):
+        D.Options(integrator="belm", num_inference_steps=5, encode_ratio=0.2)
     with pytest.raises(InputError, match="encode_ratio 0.1 of 9 steps rounds to no step"):
         D.Options(num_inference_steps=9, encode_ratio=0.1, round_steps="down")
     with pytest.raises(InputError, match="mask_noise_strength 0.1 of 9 steps rounds to no noise"):
@@ -455,6 +556,54 @@ def test_plan_counts_what_an_edit_evaluates(n, targets, given_mask, scale, inver
     assert plan.num_encode_steps == len(plan.timesteps) == len(asked["inversion"])
     if options.inversion_timestep == "destination":
         assert asked["inversion"] == plan.timesteps.tolist()
+
+
+@BOTH_RECIPES
+@pytest.mark.parametrize("name", WAYS)
+def test_plan_counts_every_way(name, recipe):
+    """Exactly, or where the inversion iterates as a limit."""
+    options = recipe.replace(num_inference_steps=4, num_maps=2, encode_ratio=1.0, mask_noise_strength=1.0, **WAYS[name])
+    plan = D.plan(options, SD21, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, results = edited(options, targets=("a", "b"))
+    count = {phase: sum(len(s) for p, _, s in model.calls if p == phase) for phase in ("mask", "inversion", "decoding")}
+    assert count["mask"] == plan.mask_evaluations and count["decoding"] == plan.decode_evaluations
+    assert plan.at_most == (name in I.INVERSIONS)
+    assert count["inversion"] <= plan.inversion_evaluations if plan.at_most else count["inversion"] == plan.inversion_evaluations
+    assert all(np.isfinite(r.image).all() and not r.unchanged for r in results)
+
+
+def test_plan_refuses_what_the_schedule_cannot_do():
+    config = dataclasses.replace(SD21, rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction")
+    for way in ("edict", "belm", "anderson"):
+        D.plan(PAPER.replace(**WAYS[way]), config)
+        with pytest.raises(InputError, match="ends without signal"):
+            D.plan(PAPER.replace(encode_ratio=1.0, **WAYS[way]), config)
+    D.plan(PAPER.replace(encode_ratio=1.0, integrator="dpmpp_2m"), config)
+
+
+def test_a_regularised_edit_uses_its_rolls_in_the_inversion_only():
+    """Each prediction of the inversion is changed by `regularise` at the level where it was asked; no other is."""
+    for name, ahead in (("paper", 0), ("diffusers", 1)):
+        options = D.RECIPES[name].replace(num_inference_steps=3, num_maps=2, encode_ratio=1.0, mask_noise_strength=1.0,
+                                          num_reg_steps=1, num_auto_corr_rolls=2)
+        rolls = G.draw_rolls([np.random.default_rng(1)], 3, 1, 2, (1, 3, 6, 8))
+        draws = D.draw_noise(0, 1, 2, (3, 6, 8), options.posterior_per_map) | {"rolls": rolls}
+        model = FakeModel()
+        result = D.edit(model, picture(), "source", ["a"], options, draws, progress=model.progress)[0]
+        levels = S.levels(SD21, 3)
+        again = FakeModel()
+        state = ms.Tensor(np.full((1, 1, 1), FakeModel.PROMPTS["" if name == "paper" else "source"], np.float32))
+        empty = None if name == "paper" else ms.Tensor(np.zeros((1, 1, 1), np.float32))
+        x = ms.Tensor(result.inverted_latents[0])
+        for k in range(3):
+            out = D.guided(again.predict, x, int(levels.timesteps[k + ahead]), state, empty, options.inversion_guidance_scale)
+            out = G.regularise(out, x, levels.alphas[k + ahead], "epsilon", rolls[k], 20.0, 20.0, options.clamp_over)
+            x = S.ddim_step(x, out, levels.alphas[k], levels.alphas[k + 1])
+            assert np.abs(x.asnumpy() - result.inverted_latents[k + 1]).max() < 1e-4 * np.abs(x.asnumpy()).max()
+        plain = D.edit(FakeModel(), picture(), "source", ["a"], options.replace(num_reg_steps=0), draws)[0]
+        assert np.abs(plain.inverted_latents - result.inverted_latents)[1:].max((1, 2, 3, 4)).min() > 1e-3
 
 
 def test_plan_of_the_recipes():

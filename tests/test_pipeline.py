@@ -495,8 +495,8 @@ def test_refused(pipe, method, arguments, changes, words):
 
 
 def test_refused_otherwise(pipe):
-    with pytest.raises(NotImplementedError, match="num_reg_steps"):
-        pipe.invert(num_reg_steps=1, **INVERT)
+    with pytest.raises(InputError, match="num_reg_steps"):
+        pipe.invert(num_reg_steps=-1, **INVERT)
     for wrong in ("seed", True, 1.5, np.random.RandomState(0)):
         with pytest.raises(TypeError, match="generator"):
             pipe.invert(generator=wrong, **INVERT)
