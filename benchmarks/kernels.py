@@ -21,6 +21,9 @@ TOKENS = (2, 4096, 320)
 CASES = {  # operation -> shapes of the tensors, then the other arguments
     "conv2d": ((X, W, B), (1, (1, 1, 1, 1))),
     "linear": ((TOKENS, (320, 320), B), ()),
+    "linear_from_picture": ((X, (320, 320), B), ()),
+    "linear_to_picture": ((TOKENS, (320, 320), B), (64, 64)),
+    "geglu": ((TOKENS, (2560, 320), (2560,), (320, 1280), B), ()),
     "attention": ((TOKENS, TOKENS, TOKENS), (5, False)),
     "group_norm": ((X, B, B), (32, 1e-5)),
     "layer_norm": ((TOKENS, B, B), (1e-5,)),
@@ -48,8 +51,8 @@ def measure(name, kernels, runs, rng):
 
 
 def _function(count):
-    """Graph mode knows the number of inputs: one, two or three tensors."""
-    return {1: _one, 3: _three}[count]
+    """Graph mode knows the number of inputs: one, three or five tensors."""
+    return {1: _one, 3: _three, 5: _five}[count]
 
 
 def _one(params, a, others, kernels, name):
@@ -58,6 +61,10 @@ def _one(params, a, others, kernels, name):
 
 def _three(params, a, b, c, others, kernels, name):
     return run_operation(params, (a, b, c), others, kernels, name)
+
+
+def _five(params, a, b, c, d, e, others, kernels, name):
+    return run_operation(params, (a, b, c, d, e), others, kernels, name)
 
 
 def main():

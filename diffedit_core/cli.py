@@ -150,7 +150,7 @@ def run(arguments):
     from . import diffedit, model
     outputs = plan_outputs(arguments)
     source = _given(arguments, "model") or model.ORCHARD
-    folder = model.find(source, arguments.dtype)
+    folder = model.find(source, arguments.dtype == "fp16")
     configs = model.read_configs(folder)
     job = prepare(arguments, configs)
     plan = diffedit.plan(job.options, configs.scheduler, len(set(arguments.target)), job.mask is not None)
@@ -160,9 +160,8 @@ def run(arguments):
     draws = make_draws(arguments, job)
 
     bars = Bars(arguments.quiet)
-    kernels = None if arguments.kernels == "auto" else arguments.kernels
     with bars.open("loading", 3) as step:
-        loaded = model.Model.load(folder, arguments.dtype, kernels, on_component=lambda name: step(name))
+        loaded = model.Model.load(folder, arguments.dtype, kernel_name(arguments), on_component=lambda name: step(name))
     loaded.on_compile = bars.note
     from . import vae
     try:
@@ -299,9 +298,14 @@ def make_draws(arguments, job):
     return draws
 
 
+def kernel_name(arguments):
+    """`--kernels` as the model takes it: None for the device's own."""
+    return None if arguments.kernels == "auto" else arguments.kernels
+
+
 def print_plan(arguments, configs, job, plan, folder):
     """What `--dry-run` says."""
-    from . import model
+    from . import kernels, model
     height, width = job.image.shape[2:]
     total = plan.mask_evaluations + plan.inversion_evaluations + plan.decode_evaluations
     steps = ", ".join(map(str, plan.timesteps)) if len(plan.timesteps) < 12 else \
@@ -324,7 +328,8 @@ def print_plan(arguments, configs, job, plan, folder):
     else:
         print(f"UNet evaluations  {plan.mask_evaluations} for the mask")
     rows = max(2, job.options.map_batch * (1 + len(set(arguments.target))) * (2 if job.options.guided_mask else 1))
-    weights, activations = model.estimate_memory(configs, job.shape[1:], rows, arguments.dtype)
+    weights, activations = model.estimate_memory(configs, job.shape[1:], rows, arguments.dtype,
+                                                 kernel_name(arguments) or kernels.default_kernels())
     print(f"memory            about {(weights + activations) / 2**30:.1f} GiB: {weights / 2**30:.1f} weights, "
           f"{activations / 2**30:.1f} activations (an estimate)")
 

@@ -17,6 +17,9 @@ from mindspore import Tensor, ops
 from . import params as P
 
 SCORE_BYTES = 32 << 20  # attention computes at most this many bytes of scores at a time on a CPU
+FEED_FORWARD_BYTES = 4 << 20  # the feed-forward at most this many of its wide layer, or FEED_FORWARD_ROWS rows
+FEED_FORWARD_ROWS = 256
+CELLS = {"cpu": 4096}  # latent cells that the UNet takes at a time: more of them gain no speed there, but cost memory
 
 
 def device():
@@ -27,6 +30,12 @@ def device():
 def default_kernels():
     """The lowering for the device that MindSpore uses: "ascend" or "cpu"; "reference" elsewhere (a GPU, say)."""
     return {"CPU": "cpu", "Ascend": "ascend"}.get(device(), "reference")
+
+
+def rows_at_once(kernels, rows, cells):
+    """How many of the latents of a batch, of so many cells each, to run at once: a divisor of their number."""
+    most = max(1, CELLS.get(kernels, rows * cells) // cells)
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= most)
 
 
 def locate_nonfinite(function, params, inputs, static):
@@ -85,6 +94,25 @@ def linear_reference(x, weight, bias):
     """y = x W^T + b."""
     y = ops.matmul(x, weight.swapaxes(0, 1))
     return y if bias is None else y + bias
+
+
+def linear_from_picture_reference(x, weight, bias):
+    """Each cell's channels through a linear layer: a 1x1 convolution whose result is a list of cells."""
+    batch, channels, height, width = x.shape
+    return linear_reference(x.reshape(batch, channels, height * width).swapaxes(1, 2), weight, bias)
+
+
+def linear_to_picture_reference(x, weight, bias, height, width):
+    """A list of cells through a linear layer, back to a picture."""
+    y = linear_reference(x, weight, bias).swapaxes(1, 2)
+    return y.reshape(y.shape[0], y.shape[1], height, width)
+
+
+def geglu_reference(x, weight, bias, weight_out, bias_out):
+    """(a * gelu(b)) W' + b', where [a, b] = x W^T + b (Shazeer 2020, arXiv 2002.05202, eq. 6)."""
+    h = linear_reference(x, weight, bias)
+    half = h.shape[-1] // 2
+    return linear_reference(h[..., :half] * gelu_reference(h[..., half:]), weight_out, bias_out)
 
 
 def attention_reference(query, key, value, heads, causal):
@@ -161,12 +189,52 @@ def linear_library(x, weight, bias):
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
+def geglu_library(x, weight, bias, weight_out, bias_out):
+    """Two library products around the library's GELU."""
+    h = linear_library(x, weight, bias)
+    half = h.shape[-1] // 2
+    return linear_library(h[..., :half] * gelu_library(h[..., half:]), weight_out, bias_out)
+
+
 def layer_norm_library(x, weight, bias, eps):
     """The library's primitive, which keeps its sums in fp32."""
     return ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)(x, weight, bias)[0]
 
 
 # --- CPU --------------------------------------------------------------------------------------------------------------
+
+
+def linear_from_picture_cpu(x, weight, bias):
+    """One product for each picture, transposed on the fly: a transpose keeps twice its size in memory (MindSpore 2.8)."""
+    batch, channels, height, width = x.shape
+    product = ops.MatMul(transpose_a=True, transpose_b=True)
+    cells = ()
+    for i in range(batch):
+        y = product(x[i].reshape(channels, height * width), weight)
+        y = y if bias is None else ops.bias_add(y, bias)
+        cells = cells + (y.reshape(1, height * width, weight.shape[0]),)
+    return joined(cells, 0)
+
+
+def linear_to_picture_cpu(x, weight, bias, height, width):
+    """One product for each picture, with the factors exchanged, so that the channels come first."""
+    pictures = ()
+    for i in range(x.shape[0]):
+        y = ops.MatMul(transpose_b=True)(weight, x[i]).reshape(1, weight.shape[0], height, width)
+        pictures = pictures + (y if bias is None else ops.bias_add(y, bias),)
+    return joined(pictures, 0)
+
+
+def geglu_cpu(x, weight, bias, weight_out, bias_out):
+    """Some rows after the others, so that the wide layer between stays in the cache."""
+    flat = x.reshape(-1, x.shape[-1])
+    rows = max(FEED_FORWARD_ROWS, FEED_FORWARD_BYTES // (4 * weight.shape[0]))
+    half = weight.shape[0] // 2
+    pieces = ()
+    for start in range(0, flat.shape[0], rows):
+        h = linear_library(after(flat[start:start + rows], pieces), weight, bias)
+        pieces = pieces + (linear_library(h[:, :half] * gelu_reference(h[:, half:]), weight_out, bias_out),)
+    return joined(pieces, 0).reshape(*x.shape[:-1], weight_out.shape[0])
 
 
 def attention_cpu(query, key, value, heads, causal):
@@ -193,9 +261,13 @@ def attention_cpu(query, key, value, heads, causal):
             own = None if ahead is None else ahead[start:stop]
             pieces = (_attend(after(q[:, start:stop], pieces), k, v, own),)
             parts = parts + pieces
-        columns = columns + (ops.concat(parts, 1) if len(parts) > 1 else parts[0],)
-    y = ops.concat(columns, 2) if len(columns) > 1 else columns[0]
-    return y.astype(value.dtype)
+        columns = columns + (joined(parts, 1),)
+    return joined(columns, 2).astype(value.dtype)
+
+
+def joined(pieces, axis):
+    """The pieces one after the other along an axis."""
+    return ops.concat(pieces, axis) if len(pieces) > 1 else pieces[0]
 
 
 def after(x, earlier):
@@ -282,6 +354,9 @@ def upsample_ascend(x):
 REFERENCE = {
     "conv2d": conv2d_reference,
     "linear": linear_reference,
+    "linear_from_picture": linear_from_picture_reference,
+    "linear_to_picture": linear_to_picture_reference,
+    "geglu": geglu_reference,
     "attention": attention_reference,
     "group_norm": group_norm_reference,
     "layer_norm": layer_norm_reference,
@@ -297,6 +372,9 @@ LOWERINGS = {
         **REFERENCE,
         "conv2d": conv2d_library,
         "linear": linear_library,
+        "linear_from_picture": linear_from_picture_cpu,
+        "linear_to_picture": linear_to_picture_cpu,
+        "geglu": geglu_cpu,
         "attention": attention_cpu,
         "group_norm": group_norm_cpu,
         "layer_norm": layer_norm_library,
@@ -307,6 +385,7 @@ LOWERINGS = {
         **REFERENCE,
         "conv2d": conv2d_library,
         "linear": linear_library,
+        "geglu": geglu_library,
         "attention": attention_ascend,
         "group_norm": group_norm_ascend,
         "layer_norm": layer_norm_library,
@@ -333,6 +412,28 @@ def conv2d(params, x, kernels, stride=1, padding=(1, 1, 1, 1)):
 def linear(params, x, kernels):
     """y = x W^T (+ b). x [...,C] -> [...,C']."""
     return lowering(kernels, "linear")(x, params["weight"], params["bias"] if "bias" in params else None)
+
+
+def linear_from_picture(params, x, kernels):
+    """Linear layer, or 1x1 convolution, of each cell. x [B,C,H,W] -> [B,HW,C']."""
+    return lowering(kernels, "linear_from_picture")(x, matrix(params), params["bias"] if "bias" in params else None)
+
+
+def linear_to_picture(params, x, height, width, kernels):
+    """Linear layer, or 1x1 convolution, of each cell. x [B,HW,C] -> [B,C',H,W]."""
+    bias = params["bias"] if "bias" in params else None
+    return lowering(kernels, "linear_to_picture")(x, matrix(params), bias, height, width)
+
+
+def matrix(params):
+    """The weight of a linear layer or of a 1x1 convolution as [C',C]."""
+    return params["weight"].reshape(params["weight"].shape[0], params["weight"].shape[1])
+
+
+def geglu(params, x, kernels):
+    """Feed-forward with a gate. x [...,C] -> [...,C]."""
+    wide, out = params["net.0.proj"], params["net.2"]
+    return lowering(kernels, "geglu")(x, wide["weight"], wide["bias"], out["weight"], out["bias"])
 
 
 def attention(query, key, value, heads, kernels, causal=False):

@@ -64,14 +64,16 @@ def spatial_attention_specs(channels):
 
 def spatial_attention(params, x, heads, groups, eps, kernels):
     """Every cell attends to every cell; added to its input. [B,C,H,W] -> [B,C,H,W] (Ho et al. 2020, appendix B)."""
-    batch, channels, height, width = x.shape
-    h = K.group_norm(params["group_norm"], x, groups, eps, kernels).reshape(batch, channels, height * width).swapaxes(1, 2)
-    h = attention(params, h, h, heads, kernels)
-    return x + h.swapaxes(1, 2).reshape(batch, channels, height, width)
+    h = K.group_norm(params["group_norm"], x, groups, eps, kernels)
+    query = K.linear_from_picture(params["to_q"], h, kernels)
+    key = K.linear_from_picture(params["to_k"], h, kernels)
+    value = K.linear_from_picture(params["to_v"], h, kernels)
+    h = K.attention(query, key, value, heads, kernels)
+    return x + K.linear_to_picture(params["to_out.0"], h, x.shape[2], x.shape[3], kernels)
 
 
 def transformer_specs(channels, context, depth, linear_projection):
-    """Leaves of `transformer`."""
+    """Leaves of `transformer`; it projects in and out by a linear layer (SD 2.x) or by a 1x1 convolution (SD 1.x)."""
     projection = P.linear(channels, channels) if linear_projection else P.conv(channels, channels, 1)
     block = {
         "norm1": P.norm(channels), "attn1": attention_specs(channels, channels),
@@ -83,43 +85,24 @@ def transformer_specs(channels, context, depth, linear_projection):
             **{f"transformer_blocks.{i}": block for i in range(depth)}, "proj_out": projection}
 
 
-def transformer(params, x, context, heads, depth, groups, linear_projection, kernels):
+def transformer(params, x, context, heads, depth, groups, kernels):
     """Spatial transformer: every cell attends to every cell, then to the text; added to its input.
 
     Args:
         x: [B,C,H,W].
         context: text states [B,S,D].
-        linear_projection: project in and out by a linear layer (SD 2.x) or by a 1x1 convolution (SD 1.x).
     Returns:
         [B,C,H,W].
     Source: Rombach et al. 2022 (arXiv 2112.10752), section 3.3 and appendix E.2.1.
     """
-    batch, channels, height, width = x.shape
-    h = K.group_norm(params["norm"], x, groups, 1e-6, kernels)
-    if not linear_projection:
-        h = K.conv2d(params["proj_in"], h, kernels, padding=(0, 0, 0, 0))
-    h = h.reshape(batch, channels, height * width).swapaxes(1, 2)  # [B,HW,C]
-    if linear_projection:
-        h = K.linear(params["proj_in"], h, kernels)
+    h = K.linear_from_picture(params["proj_in"], K.group_norm(params["norm"], x, groups, 1e-6, kernels), kernels)  # [B,HW,C]
     for i in range(depth):
         block = params["transformer_blocks." + str(i)]
         n = K.layer_norm(block["norm1"], h, 1e-5, kernels)
         h = h + attention(block["attn1"], n, n, heads, kernels)
         h = h + attention(block["attn2"], K.layer_norm(block["norm2"], h, 1e-5, kernels), context, heads, kernels)
-        h = h + geglu(block["ff"], K.layer_norm(block["norm3"], h, 1e-5, kernels), kernels)
-    if linear_projection:
-        h = K.linear(params["proj_out"], h, kernels)
-    h = h.swapaxes(1, 2).reshape(batch, channels, height, width)
-    if not linear_projection:
-        h = K.conv2d(params["proj_out"], h, kernels, padding=(0, 0, 0, 0))
-    return x + h
-
-
-def geglu(params, x, kernels):
-    """Feed-forward with a gate: (a * gelu(b)) W, where [a, b] = x V (Shazeer 2020, arXiv 2002.05202, eq. 6)."""
-    h = K.linear(params["net.0.proj"], x, kernels)
-    half = h.shape[-1] // 2
-    return K.linear(params["net.2"], h[..., :half] * K.gelu(h[..., half:], kernels), kernels)
+        h = h + K.geglu(block["ff"], K.layer_norm(block["norm3"], h, 1e-5, kernels), kernels)
+    return x + K.linear_to_picture(params["proj_out"], h, x.shape[2], x.shape[3], kernels)
 
 
 def time_specs(channels):

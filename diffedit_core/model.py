@@ -47,8 +47,8 @@ class Configs:
         return self.unet.sample_size * self.vae.factor if self.unet.sample_size else self.vae.sample_size
 
 
-def find(source, dtype="fp32"):
-    """The local folder of a model: `source` itself, or a repository id of the hub, fetched.
+def find(source, half=False):
+    """The local folder of a model: `source` itself, or a repository id of the hub, fetched (`choose_weights` for `half`).
 
     Raises:
         InputError: there is no such folder, or the repository cannot be had.
@@ -61,17 +61,17 @@ def find(source, dtype="fp32"):
     if path.is_file():
         raise InputError(f"{path} is a file: a model is a folder in the diffusers layout, with a model_index.json.")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and not str(source).startswith("."):
-        return _fetch(str(source), dtype)
+        return _fetch(str(source), half)
     raise InputError(f"There is no model folder {source}: give an existing folder, or a repository id such as owner/name.")
 
 
-def _fetch(repository, dtype):
+def _fetch(repository, half):
     """Only the files that are needed: configs, tokenizer, and one set of safetensors for each component."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
     try:
         names = HfApi().list_repo_files(repository)
-        wanted = needed_files(names, dtype)
+        wanted = needed_files(names, half)
         return Path(snapshot_download(repository, allow_patterns=wanted))
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
         raise InputError(f"The hub has no public model {repository} ({type(error).__name__}): check the name, or log in.") from None
@@ -86,27 +86,26 @@ def _fetch(repository, dtype):
         ) from None
 
 
-def needed_files(names, dtype):
+def needed_files(names, half):
     """Of all file names of a repository, those that a model needs. Raises InputError where a component has none."""
     wanted = [n for n in names if n == "model_index.json" or n == "scheduler/scheduler_config.json"
               or n.startswith("tokenizer/") and n.split("/")[-1] in TOKENIZER_FILES]
     for component, (_, config, base, _) in COMPONENTS.items():
         own = [n[len(component) + 1:] for n in names if n.startswith(component + "/")]
-        chosen = choose_weights(own, base, dtype)
+        chosen = choose_weights(own, base, half)
         if chosen is None:
             raise InputError(f"The model has no {base}*.safetensors in {component}/: only safetensors are loaded.")
         wanted += [f"{component}/{n}" for n in (config, *chosen)]
     return wanted
 
 
-def choose_weights(names, base, dtype):
+def choose_weights(names, base, half):
     """The weight files to read among the names of a component's folder, an index first; None if there are none.
 
-    Half precision prefers the fp16 variant, full precision the plain files; either takes what there is.
+    `half` prefers the fp16 variant to the plain files; either way it takes what there is.
     """
     names = set(names)
-    order = ("fp16", "") if dtype == "fp16" else ("", "fp16")
-    for variant in order:
+    for variant in ("fp16", "") if half else ("", "fp16"):
         dot = f".{variant}" if variant else ""
         single, index = f"{base}{dot}.safetensors", f"{base}.safetensors.index{dot}.json"
         if index in names:
@@ -117,11 +116,11 @@ def choose_weights(names, base, dtype):
     return None
 
 
-def weight_files(folder, base, dtype):
+def weight_files(folder, base, half=False):
     """Paths of a component's safetensors; an index is read, and may name files of its own folder only."""
     if not folder.is_dir():
         raise InputError(f"{folder} is missing: the model folder is not complete, copy or download it again.")
-    chosen = choose_weights([p.name for p in folder.iterdir()], base, dtype)
+    chosen = choose_weights([p.name for p in folder.iterdir()], base, half)
     if chosen is None:
         others = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".ckpt", ".msgpack"))
         instead = f" (there is {', '.join(others)}, which is not)" if others else ""
@@ -184,7 +183,7 @@ class Model:
         self.on_compile = None
 
     @classmethod
-    def load(cls, source=ORCHARD, dtype="fp32", kernels=None, on_component=None):
+    def load(cls, source=ORCHARD, dtype="fp32", kernels=None, on_component=None, variant=None):
         """Load a folder in the public layout, or a repository id.
 
         Args:
@@ -192,6 +191,7 @@ class Model:
             dtype: "fp32", "fp16" or "bf16", for the weights and the activations.
             kernels: a name of `kernels.LOWERINGS`; by default the device's.
             on_component: called with the name of each component before it is read.
+            variant: "fp16" prefers the files of that name for any dtype; None does so for fp16 only.
         Raises:
             InputError: anything is missing, malformed, unknown, or does not fit together.
         """
@@ -199,7 +199,8 @@ class Model:
             raise InputError(f"The dtype is {dtype!r}: choose one of {', '.join(P.DTYPES)}.")
         if dtype == "bf16" and K.device() == "CPU":
             raise InputError("MindSpore has no bf16 convolution on a CPU: choose fp32 or fp16.")
-        folder = find(source, dtype)
+        half = "fp16" in (dtype, variant)
+        folder = find(source, half)
         configs = read_configs(folder)
         tokenizer = T.load(folder / "tokenizer")
         if tokenizer.max_length > configs.text.max_position_embeddings:
@@ -214,7 +215,7 @@ class Model:
         for component, (_, _, base, specs) in COMPONENTS.items():
             if on_component is not None:
                 on_component(component)
-            params[component] = P.load(weight_files(folder / component, base, dtype), specs(owners[component]), dtype)
+            params[component] = P.load(weight_files(folder / component, base, half), specs(owners[component]), dtype)
         return cls(configs, tokenizer, params, dtype, kernels)
 
     def _run(self, name, *inputs):
@@ -256,9 +257,16 @@ class Model:
         return ms.ops.concat(rows, 0).astype(ms.float32)
 
     def predict(self, latents, timestep, encoder_hidden_states):
-        """The UNet's raw prediction for latents [B,4,h,w] that are all at one timestep -> [B,4,h,w]."""
+        """The UNet's raw prediction for latents [B,4,h,w] that are all at one timestep -> [B,4,h,w].
+
+        The batch runs in parts where the device gains nothing from a large one: less memory, and fewer graphs.
+        """
         timesteps = ms.Tensor(np.array([timestep], np.int32))
-        return self._run("unet", self._cast(latents), timesteps, self._cast(encoder_hidden_states)).astype(ms.float32)
+        latents, states = self._cast(latents), self._cast(encoder_hidden_states)
+        rows = K.rows_at_once(self.kernels, latents.shape[0], latents.shape[2] * latents.shape[3])
+        parts = [self._run("unet", latents[i:i + rows], timesteps, states[i:i + rows])
+                 for i in range(0, latents.shape[0], rows)]
+        return ms.ops.concat(parts).astype(ms.float32)
 
     def encode_image(self, image, tiling=None):
         """Picture [B,3,H,W] in [-1,1] -> (mean, log_variance) of its unscaled latents, [B,4,h,w] each.
@@ -297,7 +305,7 @@ def describe(source):
     return {
         "folder": str(folder),
         "parameters": {c: P.count(specs(owners[c])) for c, (_, _, _, specs) in COMPONENTS.items()},
-        "files": {c: [p.name for p in weight_files(folder / c, base, "fp32")] for c, (_, _, base, _) in COMPONENTS.items()},
+        "files": {c: [p.name for p in weight_files(folder / c, base)] for c, (_, _, base, _) in COMPONENTS.items()},
         "prediction_type": configs.scheduler.prediction_type,
         "picture_size": configs.picture_size,
         "configs": configs,
@@ -305,16 +313,18 @@ def describe(source):
     }
 
 
-def estimate_memory(configs, latent_size, rows, dtype):
+def estimate_memory(configs, latent_size, rows, dtype, kernels):
     """(weights, activations) in bytes of a run whose largest UNet batch has `rows` latents of size (h, w): an estimate.
 
-    A compiled graph keeps its memory, so that the inversion's batch of one comes on top. The VAE is not counted.
+    A compiled graph keeps its memory, so that the inversion's batch of one comes on top where the kernels run large
+    batches whole. The VAE is not counted.
     """
     width = {"fp32": 4, "fp16": 2, "bf16": 2}[dtype]
     owners = {"text_encoder": configs.text, "unet": configs.unet, "vae": configs.vae}
     weights = width * sum(P.count(specs(owners[c])) for c, (_, _, _, specs) in COMPONENTS.items())
     cells = latent_size[0] * latent_size[1]
-    layer = 4 * (rows + 1) * cells * configs.unet.block_out_channels[0]
+    batches = {K.rows_at_once(kernels, n, cells) for n in (rows, 1)}
+    layer = 4 * sum(batches) * cells * configs.unet.block_out_channels[0]
     return weights, ACTIVATION_LAYERS * layer + BASE_BYTES
 
 

@@ -26,18 +26,17 @@ from tqdm import tqdm
 from . import diffedit as D
 from . import kernels as K
 from . import params as P
-from . import regularise as G
+from . import pipeline_inputs as inputs
 from . import schedule as S
 from .config import SchedulerConfig
 from .errors import InputError
-from .images import load_image, load_mask, make_image_grid, mask_to_latents, to_array, to_pil
+from .images import load_image, make_image_grid, to_pil
 from .model import Model
 from .vae import Tiling
 
 __all__ = ["DDIMInverseScheduler", "DDIMScheduler", "StableDiffusionDiffEditPipeline", "load_image", "make_image_grid"]
 
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-MASK, INVERSION, DECODING, ROLLS = range(4)  # streams of an integer seed
 
 # latents [B,L,C,h,w], noisiest first; images of every one of them, or None
 InversionOutput = namedtuple("InversionOutput", "latents images")
@@ -111,18 +110,20 @@ class StableDiffusionDiffEditPipeline:
             mindspore_dtype: float32 (by default), float16 or bfloat16, as a dtype or its name; torch_dtype is the same.
             safety_checker, feature_extractor: None; there is no safety checker, required or not.
             use_safetensors: not False; no other files are read.
-            variant: None or "fp16"; the files with half precision are preferred for float16 anyway.
+            variant: "fp16" prefers the files with half precision for any dtype; None does so for float16 only.
             kernels: a name of `kernels.LOWERINGS`.
         Raises:
             InputError: no such model, or one that cannot be honoured.
         """
         if safety_checker is not None or feature_extractor is not None:
             raise InputError("There is no safety checker to give to this pipeline: pass safety_checker=None.")
-        _check("use_safetensors", use_safetensors, use_safetensors is not False, "True or None, as only safetensors are loaded")
-        _check("variant", variant, variant in (None, "fp16"), "None or 'fp16'")
+        inputs.check("use_safetensors", use_safetensors, use_safetensors is not False,
+                     "True or None, as only safetensors are loaded")
+        inputs.check("variant", variant, variant in (None, "fp16"), "None or 'fp16'")
         names = [str(d).lower().rsplit(".", 1)[-1] for d in (mindspore_dtype, torch_dtype) if d is not None] or ["float32"]
-        _check("torch_dtype", torch_dtype, len(set(names)) == 1, f"left out, or the same as mindspore_dtype {mindspore_dtype}")
-        return cls(Model.load(pretrained_model_name_or_path, DTYPES.get(names[0], names[0]), kernels))
+        inputs.check("torch_dtype", torch_dtype, len(set(names)) == 1,
+                     f"left out, or the same as mindspore_dtype {mindspore_dtype}")
+        return cls(Model.load(pretrained_model_name_or_path, DTYPES.get(names[0], names[0]), kernels, variant=variant))
 
     def __setattr__(self, name, value):
         """`scheduler` has the levels of the mask and the edit; `inverse_scheduler` those of invert, None for the same ones."""
@@ -153,13 +154,13 @@ class StableDiffusionDiffEditPipeline:
     def _weights(self):
         return {id(g.params): g.params for g in self.model.graphs.values()}.values()
 
-    def _run_alone(self, name, *inputs):
+    def _run_alone(self, name, *tensors):
         wanted = self.model.graphs[name].params
         if wanted is not self._resident:
             self._move("_offload", self._resident)
             self._move("_load", wanted)
             self._resident = wanted
-        return self._run(name, *inputs)
+        return self._run(name, *tensors)
 
     def enable_vae_slicing(self):
         """Nothing changes: pictures always pass the VAE one at a time, which is what this asks for."""
@@ -211,30 +212,31 @@ class StableDiffusionDiffEditPipeline:
         Returns:
             int64 [B,h,w] of 0 and 1 on the latent grid, or a list of B greyscale PIL images.
         """
-        target = _check_prompts(
+        target = inputs.check_prompts(
             "target_", target_prompt, target_negative_prompt, target_prompt_embeds, target_negative_prompt_embeds)
-        source = _check_prompts(
+        source = inputs.check_prompts(
             "source_", source_prompt, source_negative_prompt, source_prompt_embeds, source_negative_prompt_embeds)
-        _check_numbers(num_maps_per_mask=num_maps_per_mask, map_batch=map_batch, num_inference_steps=num_inference_steps)
-        _check_strength("mask_encode_strength", mask_encode_strength, num_inference_steps)
-        _check("mask_thresholding_ratio", mask_thresholding_ratio,
-               _within(mask_thresholding_ratio, 0, sys.float_info.max) and mask_thresholding_ratio > 0, "a positive number")
-        _check_output(output_type, ("np", "pil"), cross_attention_kwargs)
+        inputs.check_numbers(num_maps_per_mask=num_maps_per_mask, map_batch=map_batch, num_inference_steps=num_inference_steps)
+        inputs.check_strength("mask_encode_strength", mask_encode_strength, num_inference_steps)
+        inputs.check("mask_thresholding_ratio", mask_thresholding_ratio,
+                     inputs.within(mask_thresholding_ratio, 0, sys.float_info.max) and mask_thresholding_ratio > 0,
+                     "a positive number")
+        inputs.check_output(output_type, ("np", "pil"), cross_attention_kwargs)
         options = dataclasses.replace(
             D.RECIPES["diffusers"], num_inference_steps=num_inference_steps, encode_ratio=1.0, map_batch=map_batch,
             num_maps=num_maps_per_mask, mask_noise_strength=mask_encode_strength, mask_clamp_ratio=mask_thresholding_ratio,
-            guidance_scale=_scale(guidance_scale))
+            guidance_scale=inputs.guidance(guidance_scale))
         self.scheduler.set_timesteps(num_inference_steps)
-        pixels, draw, guided = self._pixels(image), _draws(generator, MASK), options.guidance_scale > 1
+        pixels, draw, guided = self._pixels(image), inputs.draws(generator, inputs.MASK), options.guidance_scale > 1
 
         with self._working("mask", num_maps_per_mask) as bar:
             target = self._states(target, guided)
             batch = target[0].shape[0]
-            source = [_rows(s, batch, "source_prompt") for s in self._states(source, guided)]
-            target = [_rows(s, batch, "target_negative_prompt") for s in target]
+            source = [inputs.spread(s, batch, "source_prompt") for s in self._states(source, guided)]
+            target = [inputs.spread(s, batch, "target_negative_prompt") for s in target]
             latents = self._latents(pixels, batch, num_maps_per_mask, draw)
             noise = draw(latents.shape[:2], latents.shape[2:])
-            if all(np.array_equal(_numpy(s), _numpy(t)) for s, t in zip(source, target)):
+            if all(np.array_equal(inputs.to_numpy(s), inputs.to_numpy(t)) for s, t in zip(source, target)):
                 warnings.warn("Source and target prompt are the same: the mask is empty.", stacklevel=2)
                 mask = np.zeros((batch, *latents.shape[3:]), np.int64)
             else:
@@ -258,24 +260,24 @@ class StableDiffusionDiffEditPipeline:
         Returns:
             `InversionOutput`; a plain tuple without return_dict.
         """
-        prompts = _check_prompts("", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
+        prompts = inputs.check_prompts("", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
         options = dataclasses.replace(
-            _edit_options(num_inference_steps, inpaint_strength, callback_steps), num_reg_steps=num_reg_steps,
+            inputs.edit_options(num_inference_steps, inpaint_strength, callback_steps), num_reg_steps=num_reg_steps,
             lambda_auto_corr=lambda_auto_corr, lambda_kl=lambda_kl, num_auto_corr_rolls=num_auto_corr_rolls)
-        _check_output(output_type, ("pil", "np"), cross_attention_kwargs)
+        inputs.check_output(output_type, ("pil", "np"), cross_attention_kwargs)
         scheduler = self.inverse_scheduler or DDIMInverseScheduler.from_config(self.scheduler.config)
-        levels, scale = S.levels(scheduler.settings, num_inference_steps), _scale(guidance_scale)
+        levels, scale = S.levels(scheduler.settings, num_inference_steps), inputs.guidance(guidance_scale)
         scheduler.set_timesteps(num_inference_steps)
-        pixels, draw = self._pixels(image), _draws(generator, INVERSION)
+        pixels, draw = self._pixels(image), inputs.draws(generator, inputs.INVERSION)
 
         with self._working("inversion", options.num_encode_steps) as bar:
             states = self._states(prompts, scale > 1)
             batch = states[0].shape[0]
             latents = self._latents(pixels, batch, 1, draw)[:, 0]
-            rolls = _rolls(generator, options, latents.shape) if num_reg_steps else None
+            rolls = inputs.rolls(generator, options, latents.shape) if num_reg_steps else None
             trail = D.invert(
                 self.model.predict, latents, levels, options.num_encode_steps,
-                *(_rows(s, batch, "negative_prompt") for s in states), guidance_scale=scale,
+                *(inputs.spread(s, batch, "negative_prompt") for s in states), guidance_scale=scale,
                 prediction_type=scheduler.settings.prediction_type, inversion_timestep=options.inversion_timestep,
                 on_step=_on_step(bar, callback, callback_steps),
                 change=D.regulariser(options, levels, scheduler.settings.prediction_type, rolls))
@@ -303,29 +305,29 @@ class StableDiffusionDiffEditPipeline:
         Returns:
             `EditOutput`; a plain tuple without return_dict.
         """
-        prompts = _check_prompts("", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
-        options = _edit_options(num_inference_steps, inpaint_strength, callback_steps)
-        _check_numbers(num_images_per_prompt=num_images_per_prompt)
-        _check_output(output_type, ("pil", "np", "latent"), cross_attention_kwargs)
-        _check("eta", eta, _within(eta, 0, 1), "a number from 0 to 1")
-        _check("mask_image", mask_image, mask_image is not None, "what generate_mask returns, or another mask")
-        _check("image_latents", image_latents, image_latents is not None, "what invert returns as latents")
+        prompts = inputs.check_prompts("", prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
+        options = inputs.edit_options(num_inference_steps, inpaint_strength, callback_steps)
+        inputs.check_numbers(num_images_per_prompt=num_images_per_prompt)
+        inputs.check_output(output_type, ("pil", "np", "latent"), cross_attention_kwargs)
+        inputs.check("eta", eta, inputs.within(eta, 0, 1), "a number from 0 to 1")
+        inputs.check("mask_image", mask_image, mask_image is not None, "what generate_mask returns, or another mask")
+        inputs.check("image_latents", image_latents, image_latents is not None, "what invert returns as latents")
         if latents is not None:
             warnings.warn("latents has no effect: the edit starts from image_latents.", stacklevel=2)
-        levels, scale = S.levels(self.scheduler.settings, num_inference_steps), _scale(guidance_scale)
+        levels, scale = S.levels(self.scheduler.settings, num_inference_steps), inputs.guidance(guidance_scale)
         self.scheduler.set_timesteps(num_inference_steps)
-        steps, count, draw = options.num_encode_steps, num_images_per_prompt, _draws(generator, DECODING)
+        steps, count, draw = options.num_encode_steps, num_images_per_prompt, inputs.draws(generator, inputs.DECODING)
 
         with self._working("decoding", steps) as bar:
             states = self._states(prompts, scale > 1, clip_skip or 0)
             batch = states[0].shape[0]
-            trail = _trail(image_latents, batch, steps, self.model.configs.latent_channels)
-            mask = _mask(mask_image, batch, trail.shape[3:], self.vae_scale_factor)
+            trail = inputs.trail_levels(image_latents, batch, steps, self.model.configs.latent_channels)
+            mask = inputs.mask_cells(mask_image, batch, trail.shape[3:], self.vae_scale_factor)
             trail = np.concatenate((trail[:1], trail))  # level 0, which this recipe does not look at
             noise = [draw((batch, count), trail.shape[2:]) for _ in range(steps)] if eta > 0 else None
             edited = D.decode(
                 self.model.predict, *(ms.Tensor(x.repeat(count, axis)) for x, axis in ((trail, 1), (mask, 0))), levels,
-                *(s if s is None else D.repeat(_rows(s, batch, "negative_prompt"), count) for s in states),
+                *(s if s is None else D.repeat(inputs.spread(s, batch, "negative_prompt"), count) for s in states),
                 guidance_scale=scale, prediction_type=self.scheduler.settings.prediction_type, blend_level=options.blend_level,
                 eta=eta, noise=None if noise is None else ms.Tensor(np.stack(noise).reshape(steps, -1, *trail.shape[2:])),
                 on_step=_on_step(bar, callback, callback_steps))
@@ -351,32 +353,13 @@ class StableDiffusionDiffEditPipeline:
             if given is None:
                 return self.encode_prompt(text or "", clip_skip=skip)
             width = self.model.configs.text.hidden_size
-            _check("prompt_embeds' shape", given.shape, len(given.shape) == 3 and given.shape[2] == width, f"[B,77,{width}]")
-            return ms.Tensor(_numpy(given).astype(np.float32))
+            inputs.check("prompt_embeds' shape", given.shape, len(given.shape) == 3 and given.shape[2] == width,
+                         f"[B,77,{width}]")
+            return ms.Tensor(inputs.to_numpy(given).astype(np.float32))
         return states(prompt, embeds, skip), states(negative, negative_embeds, 0) if guided else None
 
     def _pixels(self, image):
-        """What `generate_mask` takes for an image -> float32 [B,3,H,W] in [-1,1], or latents as they are."""
-        factor, listed = self.vae_scale_factor, list(image) if isinstance(image, (list, tuple)) else [image]
-        if listed and all(isinstance(i, Image.Image) for i in listed):
-            pictures = [load_image(i) for i in listed]
-            sizes = [(p.width - p.width % factor, p.height - p.height % factor) for p in pictures]
-            _check("image's size", pictures[0].size, all(map(all, sizes)), f"at least {factor}x{factor} pixels")
-            return to_array([p if p.size == size else p.resize(size, Image.Resampling.LANCZOS)
-                             for p, size in zip(pictures, sizes)])
-        _check("image", type(image).__name__, listed and all(isinstance(i, (np.ndarray, ms.Tensor)) for i in listed),
-               "PIL images, an array [B,H,W,3] or a tensor [B,3,H,W]")
-        tensor = isinstance(listed[0], ms.Tensor)
-        pixels = np.concatenate([a if a.ndim == 4 else a[None] for a in map(_numpy, listed)]).astype(np.float32)
-        pixels = pixels if tensor else np.moveaxis(pixels, -1, 1)
-        if tensor and pixels.ndim == 4 and pixels.shape[1] == self.model.configs.latent_channels:
-            return pixels
-        _check("image's shape", _numpy(listed[0]).shape,
-               pixels.ndim == 4 and pixels.shape[1] == 3 and pixels.size and not any(n % factor for n in pixels.shape[2:]),
-               f"{'[B,3,H,W]' if tensor else '[B,H,W,3]'} with H and W multiples of {factor}")
-        low, high, lowest = float(pixels.min()), float(pixels.max()), -1 if tensor else 0
-        _check("image's range", [low, high], low >= lowest and high <= 1, f"within [{lowest}, 1]")  # NaN fails too
-        return np.ascontiguousarray(pixels if low < 0 else 2 * pixels - 1)
+        return inputs.pixels(image, self.vae_scale_factor, self.model.configs.latent_channels)
 
     def _latents(self, pixels, batch, copies, draw):
         """Clean latents [B,copies,C,h,w], each drawn anew from its picture's posterior; one picture serves all prompts."""
@@ -401,137 +384,6 @@ class StableDiffusionDiffEditPipeline:
         """
         for leaf in P.flatten(weights or {}).values():
             getattr(leaf, method)()
-
-
-def _numpy(x):
-    return x.asnumpy() if isinstance(x, ms.Tensor) else np.asarray(x)
-
-
-def _check(name, value, good, wanted):
-    if not good:
-        raise InputError(f"{name} is {value!r}: it has to be {wanted}.")
-
-
-def _within(value, low, high):
-    return isinstance(value, (int, float)) and low <= value <= high
-
-
-def _check_numbers(**values):
-    for name, value in values.items():
-        _check(name, value, isinstance(value, int) and not isinstance(value, bool) and value > 0, "a whole number from 1 up")
-
-
-def _check_strength(name, value, steps):
-    _check(name, value, _within(value, 0, 1), "a number from 0 to 1")
-    _check(name, value, int(steps * value), f"large enough for one of the {steps} steps")
-
-
-def _check_output(output_type, known, cross_attention_kwargs):
-    _check("output_type", output_type, output_type in known, " or ".join(map(repr, known)))
-    _check("cross_attention_kwargs", cross_attention_kwargs, not cross_attention_kwargs, "left out, as it would have no effect")
-
-
-def _scale(guidance_scale):
-    """The guidance scale, 1 (none) for all below: the public pipeline guides above 1 only."""
-    _check("guidance_scale", guidance_scale, _within(guidance_scale, -sys.float_info.max, sys.float_info.max), "a number")
-    return max(1.0, float(guidance_scale))
-
-
-def _edit_options(num_inference_steps, inpaint_strength, callback_steps):
-    _check_numbers(num_inference_steps=num_inference_steps, callback_steps=callback_steps)
-    _check_strength("inpaint_strength", inpaint_strength, num_inference_steps)
-    return dataclasses.replace(D.RECIPES["diffusers"], num_inference_steps=num_inference_steps, encode_ratio=inpaint_strength)
-
-
-def _check_prompts(prefix, prompt, negative, embeds, negative_embeds):
-    """Either prompt or states, of fitting types and numbers -> the four unchanged."""
-    what, minus = f"{prefix}prompt", f"{prefix}negative_prompt"
-    if (prompt is None) == (embeds is None):
-        raise InputError(f"Give either {what} or {what}_embeds{', one of them' if prompt is None else ', not both'}.")
-    for name, text in ((what, prompt), (minus, negative)):
-        listed = isinstance(text, list) and text and all(isinstance(t, str) for t in text)
-        _check(name, text, text is None or isinstance(text, str) or listed, "a string or a list of strings")
-    if negative is not None and negative_embeds is not None:
-        raise InputError(f"Give either {minus} or {minus}_embeds, not both.")
-    if negative is not None and prompt is not None and type(negative) is not type(prompt):
-        raise TypeError(f"{minus} is a {type(negative).__name__} but {what} a {type(prompt).__name__}: give two of a kind.")
-    if isinstance(negative, list) and len(negative) != len(prompt if embeds is None else embeds):
-        raise InputError(f"There are {len(negative)} strings in {minus}: {what} has another number.")
-    if embeds is not None and negative_embeds is not None and tuple(embeds.shape) != tuple(negative_embeds.shape):
-        raise InputError(f"{what}_embeds {list(embeds.shape)} and {minus}_embeds {list(negative_embeds.shape)} differ in shape.")
-    return prompt, negative, embeds, negative_embeds
-
-
-def _rows(states, batch, name):
-    """[1 or B,S,D] -> [B,S,D]; None stays."""
-    if states is None or states.shape[0] == batch:
-        return states
-    if states.shape[0] != 1:
-        raise InputError(f"{name} has {states.shape[0]} entries for a batch of {batch}: give {batch} or one.")
-    return D.repeat(states, batch)
-
-
-def _draws(generator, phase):
-    """A function (pictures, copies), shape -> float32 standard normal numbers [pictures,copies,*shape].
-
-    A list has one generator for each picture, or as in the public pipeline one for each copy of each.
-    """
-    listed = isinstance(generator, (list, tuple))
-    streams = [_stream(g, phase) for g in (generator if listed else [generator])]
-
-    def draw(rows, shape):
-        if listed and len(streams) not in (rows[0], rows[0] * rows[1]):
-            raise InputError(f"generator lists {len(streams)} for {rows[0]} pictures: give one for each, or a single one.")
-        each = (rows[0] * rows[1] // len(streams), *shape)
-        return np.concatenate([s.standard_normal(each) for s in streams]).astype(np.float32).reshape(*rows, *shape)
-    return draw
-
-
-def _rolls(generator, options, shape):
-    """`regularise.draw_rolls` from a stream of its own for each generator, or one for all pictures."""
-    listed = list(generator) if isinstance(generator, (list, tuple)) else [generator]
-    streams = [_stream(g, ROLLS) for g in listed]
-    streams = streams if len(streams) == shape[0] else streams[:1] * shape[0]
-    return G.draw_rolls(streams, options.num_encode_steps, options.num_reg_steps, options.num_auto_corr_rolls, shape)
-
-
-def _stream(generator, phase):
-    if generator is None or isinstance(generator, np.random.Generator):
-        return np.random.default_rng(generator)
-    seed = generator.initial_seed() if hasattr(generator, "initial_seed") else generator
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"generator is a {type(generator).__name__}: give a seed, a Generator, or a list of these.")
-    return np.random.default_rng([int(seed) % 2**64, phase])
-
-
-def _mask(mask, batch, grid, factor):
-    """What `__call__` takes for a mask -> float32 [B,h,w] of 0 and 1."""
-    planes = []
-    for one in mask if isinstance(mask, (list, tuple)) else [mask]:
-        one = one if isinstance(one, Image.Image) else _numpy(one)
-        if not isinstance(one, Image.Image) and one.ndim == 4:
-            _check("mask_image's number of channels", one.shape[1], one.shape[1] == 1, "1")
-            one = one[:, 0]
-        planes += list(one) if isinstance(one, np.ndarray) and one.ndim == 3 else [one]
-    if len(planes) not in (1, batch):
-        raise InputError(f"There are {len(planes)} masks for {batch} prompts: give one for each, or a single one.")
-    size = tuple(side * factor for side in grid)
-    cells = [mask_to_latents(load_mask(p, size[::-1]), size, size, factor) for p in planes]
-    return np.repeat(np.float32(np.stack(cells) >= 0.5), batch if len(cells) == 1 else 1, 0)
-
-
-def _trail(latents, batch, steps, channels):
-    """`invert`'s [B,L,C,h,w] or [B*L,C,h,w] -> numpy [L,B,C,h,w], from the least noise up."""
-    listed = latents if isinstance(latents, (list, tuple)) else [latents]
-    _check("image_latents", type(latents).__name__, listed and all(isinstance(x, (np.ndarray, ms.Tensor)) for x in listed),
-           "what invert returns as latents")
-    x = np.concatenate([_numpy(i).astype(np.float32) for i in listed])
-    if x.ndim == 4 and len(x) == batch * steps:
-        x = x.reshape(batch, steps, *x.shape[1:])
-    if x.ndim != 5 or x.shape[:3] != (batch, steps, channels):
-        raise InputError(f"image_latents has the shape {list(x.shape)}, expected [{batch},{steps},{channels},h,w] for {batch} "
-                         f"prompts and {steps} steps: use invert's num_inference_steps and inpaint_strength here too.")
-    return np.ascontiguousarray(x.swapaxes(0, 1)[::-1])
 
 
 def _on_step(bar, callback, every):

@@ -64,7 +64,7 @@ def apply(params, latents, timesteps, encoder_hidden_states, config, kernels):
     def attend(block, j, kind, x, heads, depth):
         if kind.startswith("CrossAttn"):
             return L.transformer(params[block + ".attentions." + str(j)], x, encoder_hidden_states, heads, depth, groups,
-                                 config.use_linear_projection, kernels)
+                                 kernels)
         if kind.startswith("Attn"):
             return L.spatial_attention(params[block + ".attentions." + str(j)], x, heads, groups, eps, kernels)
         return x

@@ -226,17 +226,26 @@ def spatial_attention(params, x, heads, groups, eps):
     return wide(x) + picture(attend(params, h, h, heads), *x.shape[2:])
 
 
-def geglu(params, x):
+def geglu(x, weight, bias, weight_out, bias_out):
     """Shazeer 2020, eq. 6: the second half is the gate."""
-    a, b = np.split(apply(linear, params["net.0.proj"], x), 2, -1)
-    return apply(linear, params["net.2"], a * gelu(b))
+    a, b = np.split(linear(x, weight, bias), 2, -1)
+    return linear(a * gelu(b), weight_out, bias_out)
 
 
-def transformer(params, x, context, heads, depth, groups, linear_projection):
+def linear_from_picture(x, weight, bias):
+    """Cell by cell."""
+    return linear(cells(x), weight, bias)
+
+
+def linear_to_picture(x, weight, bias, height, width):
+    """Cell by cell."""
+    return picture(linear(x, weight, bias), height, width)
+
+
+def transformer(params, x, context, heads, depth, groups):
     """Rombach et al. 2022, section 3.3: to itself, to the text, through the feed-forward, each added to its input."""
     def project(p, y):  # both kinds of projection are one matrix for every cell
         weight = wide(p["weight"])
-        assert weight.ndim == (2 if linear_projection else 4)
         return linear(y, weight.reshape(weight.shape[:2]), p["bias"])
 
     h = project(params["proj_in"], cells(apply(group_norm, params["norm"], x, groups, 1e-6)))
@@ -245,7 +254,8 @@ def transformer(params, x, context, heads, depth, groups, linear_projection):
         n = apply(layer_norm, block["norm1"], h, 1e-5)
         h = h + attend(block["attn1"], n, n, heads)
         h = h + attend(block["attn2"], apply(layer_norm, block["norm2"], h, 1e-5), context, heads)
-        h = h + geglu(block["ff"], apply(layer_norm, block["norm3"], h, 1e-5))
+        n, ff = apply(layer_norm, block["norm3"], h, 1e-5), block["ff"]
+        h = h + geglu(n, *(ff[layer][leaf] for layer in ("net.0.proj", "net.2") for leaf in ("weight", "bias")))
     return wide(x) + picture(project(params["proj_out"], h), *x.shape[2:])
 
 

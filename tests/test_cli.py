@@ -251,6 +251,32 @@ def test_dry_run_prints_the_plan_without_weights(unloadable, capsys):
     assert "21: 6 for the mask, 3 for the inversion, 12 for the decoding of 2 target(s)" in out  # 2*3, K, 2 targets * 2K
 
 
+@pytest.mark.parametrize("words, said", [
+    (("--integrator", "edict"), "24: 6 for the mask, 6 for the inversion, 12 for the decoding"),  # 4K evaluations with guidance
+    (("--integrator", "belm"), "13: 6 for the mask, 3 for the inversion, 4 for the decoding"),  # the first step down is known
+    (("--inversion", "anderson"), "at most 70: 4 for the mask, at most 60 for the inversion"),
+    (("--num-reg-steps", 2), "ddim, explicit inversion, 2 regularising steps"),
+])
+def test_dry_run_counts_the_evaluations_of_every_way(unloadable, capsys, words, said):
+    assert main("edit", "apples.png", *PROMPTS, *SMALL, "--num-maps", 3 if "--integrator" in words else 2, "--dry-run", *words) == 0
+    assert said in capsys.readouterr().out
+
+
+def test_the_way_is_chosen_on_the_command_line(work, capsys):
+    """Each gives other latents than DDIM and has its options in the trace; the rolls of the regularisation are repeated."""
+    edit("--save-trace", "ddim")
+    plain = trace("ddim")
+    for words in (("--integrator", "edict"), ("--inversion", "fixed_point"),
+                  ("--num-reg-steps", 1, "--lambda-auto-corr", 5.0, "--lambda-kl", 2.0)):
+        edit(*words, "--save-trace", "trace", "--recipe", "paper")
+        found = trace("trace")
+        assert np.abs(found["inverted_latents"][-1] - plain["inverted_latents"][-1]).max() > 1e-3, words
+        options = json.loads(Path("trace/options.json").read_text())["options"]
+        assert all(options[str(flag).removeprefix("--").replace("-", "_")] == value for flag, value in zip(words[::2], words[1::2]))
+    edit(*words, "--load-noise", "trace", "--save-trace", "again", "--seed", 5)
+    assert np.array_equal(trace("again")["inverted_latents"], found["inverted_latents"])
+
+
 def test_info_prints_the_parameter_counts(unloadable, capsys):
     assert main("info", MICRO) == 0
     out, err = capsys.readouterr()
@@ -366,6 +392,7 @@ def test_bad_pictures(unloadable, capsys, case, command):
 
 
 BAD_WORDS = {
+    "two kinds of inversion": (nothing, "--integrator edict --inversion anderson", "leave one of them out"),
     "no model": (nothing, "--model missing", "no model folder missing"),
     "model is a file": (nothing, "--model apples.png", "apples.png is a file"),
     "model is another folder": (lambda: Path("other").mkdir(), "--model other", "model_index.json"),

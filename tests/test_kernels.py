@@ -37,6 +37,11 @@ CASES = {
     "conv2d 3x5, padded unevenly": ("conv2d", (normal(2, 3, 9, 7), *conv(3, 7, 3, 5)), (1, (2, 1, 0, 3))),
     "linear": ("linear", (normal(2, 5, 7), normal(9, 7), normal(9)), ()),
     "linear without bias": ("linear", (normal(3, 7), normal(5, 7), None), ()),
+    "linear from a picture": ("linear_from_picture", (normal(2, 7, 3, 5), normal(9, 7), normal(9)), ()),
+    "linear from a picture, without bias": ("linear_from_picture", (normal(3, 5, 1, 7), normal(3, 5), None), ()),
+    "linear to a picture": ("linear_to_picture", (normal(2, 15, 7), normal(9, 7), normal(9)), (3, 5)),
+    "linear to a picture, without bias": ("linear_to_picture", (normal(3, 7, 5), normal(3, 5), None), (7, 1)),
+    "geglu": ("geglu", (3 * normal(2, 9, 5), normal(14, 5), normal(14), normal(3, 7), normal(3)), ()),
     "attention": ("attention", (normal(2, 9, 15), normal(2, 9, 15), normal(2, 9, 15)), (3, False)),
     "attention to another length": ("attention", (normal(3, 9, 10), normal(3, 7, 10), normal(3, 7, 10)), (5, False)),
     "attention, causal": ("attention", (normal(2, 9, 15), normal(2, 9, 15), normal(2, 9, 15)), (3, True)),
@@ -94,10 +99,11 @@ def all_cases(params, cases, settings, kernels):
         arrays = (leaves["a0"],)
         if "a1" in leaves:
             arrays = arrays + (leaves["a1"],)
-        if cases[i] == "linear" and "a2" not in leaves:
+        if cases[i].startswith("linear") and "a2" not in leaves:
             arrays = arrays + (None,)
-        if "a2" in leaves:
-            arrays = arrays + (leaves["a2"],)
+        for j in range(2, 5):
+            if "a" + str(j) in leaves:
+                arrays = arrays + (leaves["a" + str(j)],)
         results = results + (K.lowering(kernels, cases[i])(*arrays, *settings[i]),)
     return results
 
@@ -176,6 +182,23 @@ def test_attention_in_pieces_is_the_same(monkeypatch, rows, causal):
     monkeypatch.setattr(K, "_attend", recorded)
     assert_near(K.attention_cpu(*tensors, 3, causal), wanted, np.float32)
     assert sum(seen) == 54 and max(seen) <= max(rows, 2), "each query once, and no more scores at a time than allowed"
+
+
+@pytest.mark.parametrize("rows", (1, 4, 18, 19))
+def test_geglu_in_pieces_is_the_same(monkeypatch, rows):
+    monkeypatch.setattr(K, "FEED_FORWARD_BYTES", rows * 14 * 4)
+    monkeypatch.setattr(K, "FEED_FORWARD_ROWS", 1)
+    _, tensors, options, wanted = prepared("geglu", np.float32)
+    assert_near(K.geglu_cpu(*tensors, *options), wanted, np.float32)
+
+
+@given(rows=st.integers(1, 40), cells=st.integers(1, 9000))
+def test_rows_at_once(rows, cells):
+    """A divisor of the batch, the largest within the limit; a device without one takes the batch whole."""
+    assert K.rows_at_once("ascend", rows, cells) == rows
+    some = K.rows_at_once("cpu", rows, cells)
+    assert rows % some == 0 and (some == 1 or some * cells <= K.CELLS["cpu"])
+    assert not [n for n in range(some + 1, rows + 1) if rows % n == 0 and n * cells <= K.CELLS["cpu"]]
 
 
 def compiled_attention(params, heads, causal):

@@ -87,14 +87,9 @@ def test_spatial_attention(table):
 @pytest.mark.parametrize("depth, linear_projection", ((1, False), (2, True)))
 def test_transformer(table, linear_projection, depth):
     specs = L.transformer_specs(15, 7, depth, linear_projection)
+    assert len(specs["proj_in"]["weight"].shape) == (2 if linear_projection else 4)
     compare(L.transformer, R.transformer, random_tree(specs, 14), (normal(15, 2, 15, 3, 5), normal(16, 2, 9, 7)),
-            (3, depth, 5, linear_projection), table)
-
-
-@every_table
-def test_geglu(table):
-    specs = L.transformer_specs(5, 7, 1, True)["transformer_blocks.0"]["ff"]
-    compare(L.geglu, R.geglu, random_tree(specs, 17), (3 * normal(18, 2, 9, 5),), (), table)
+            (3, depth, 5), table)
 
 
 def embedding(params, timesteps, channels, flip_sin_to_cos, freq_shift, kernels):
@@ -134,12 +129,12 @@ WEIGHTS = normal(24, 2, 15, 3, 5)  # of the loss, a sum over the outputs
 
 def loss(params, x, time, text, weights, kernels):
     h = L.resnet(params["resnets.0"], x, time, 3, 0.01, kernels)
-    return (L.transformer(params["attentions.0"], h, text, 3, 1, 5, True, kernels) * weights).sum()
+    return (L.transformer(params["attentions.0"], h, text, 3, 1, 5, kernels) * weights).sum()
 
 
 def loss_oracle(tree):
     h = R.resnet(tree["resnets.0"], *ARRAYS[:2], 3, 0.01)
-    return (R.transformer(tree["attentions.0"], h, ARRAYS[2], 3, 1, 5, True) * WEIGHTS).sum()
+    return (R.transformer(tree["attentions.0"], h, ARRAYS[2], 3, 1, 5) * WEIGHTS).sum()
 
 
 @every_table

@@ -26,7 +26,8 @@ ARROWS = {
     "graphs": "params",
     "model": "config params kernels clip unet vae graphs tokenizer",
     "diffedit": "config schedule integrators regularise mask model",
-    "pipeline": "config params kernels schedule regularise mask images vae model diffedit",
+    "pipeline_inputs": "images diffedit regularise",
+    "pipeline": "config params kernels schedule images vae model diffedit pipeline_inputs",
     "cli": "config params schedule regularise mask images vae kernels model diffedit pipeline",
     "__init__": "pipeline diffedit model images errors", "__main__": "cli",
 }
@@ -136,7 +137,7 @@ def test_param_format_is_true():
 def test_param_format_is_what_the_files_hold():
     held = set()
     for component, (_, _, base, _) in M.COMPONENTS.items():
-        for file in M.weight_files(M.ORCHARD / component, base, "fp32"):
+        for file in M.weight_files(M.ORCHARD / component, base):
             held |= {f"{component} {P.canonical(name)} {list(shape)}" for name, shape, *_ in P._headers(file)}
     assert held == set(LISTING.read_text(encoding="utf-8").splitlines()[1:])
 

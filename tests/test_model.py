@@ -327,39 +327,53 @@ def double(folder, component, suffix):
 def test_variant_follows_the_dtype(folder):
     double(folder, "unet", ".fp16")
 
-    def first(dtype):
-        return P.flatten(Model.load(folder, dtype).graphs["unet"].params)["conv_in.weight"].asnumpy()
+    def first(dtype, variant=None):
+        return P.flatten(Model.load(folder, dtype, variant=variant).graphs["unet"].params)["conv_in.weight"].asnumpy()
 
     full, half = first("fp32"), first("fp16")
+    np.testing.assert_array_equal(first("fp32", "fp16"), 2 * full)
     assert full.dtype == np.float32 and half.dtype == np.float16
     np.testing.assert_array_equal(half, 2 * full)
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     np.testing.assert_array_equal(first("fp32"), 2 * full)  # either takes what there is
 
 
-@pytest.mark.parametrize("dtype, names, wanted", [
-    ("fp32", ["m.safetensors", "m.fp16.safetensors", "m.bin"], ["m.safetensors"]),
-    ("fp16", ["m.safetensors", "m.fp16.safetensors"], ["m.fp16.safetensors"]),
-    ("bf16", ["m.safetensors", "m.fp16.safetensors"], ["m.safetensors"]),
-    ("fp16", ["m.safetensors", "m.bin"], ["m.safetensors"]),
-    ("fp32", ["m.fp16.safetensors"], ["m.fp16.safetensors"]),
-    ("fp32", ["m.bin", "m.fp16.bin", "m.non_ema.safetensors", "other.safetensors"], None),
-    ("fp32", [], None),
-    ("fp32", ["m.safetensors.index.json", "m-00002-of-00002.safetensors", "m-00001-of-00002.safetensors",
+@pytest.mark.parametrize("half, names, wanted", [
+    (False, ["m.safetensors", "m.fp16.safetensors", "m.bin"], ["m.safetensors"]),
+    (True, ["m.safetensors", "m.fp16.safetensors"], ["m.fp16.safetensors"]),
+    (True, ["m.safetensors", "m.bin"], ["m.safetensors"]),
+    (False, ["m.fp16.safetensors"], ["m.fp16.safetensors"]),
+    (False, ["m.bin", "m.fp16.bin", "m.non_ema.safetensors", "other.safetensors"], None),
+    (False, [], None),
+    (False, ["m.safetensors.index.json", "m-00002-of-00002.safetensors", "m-00001-of-00002.safetensors",
               "m.fp16-00001-of-00002.safetensors", "m.safetensors"],
      ["m.safetensors.index.json", "m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"]),
-    ("fp16", ["m.safetensors.index.fp16.json", "m.fp16-00001-of-00001.safetensors", "m-00001-of-00001.safetensors",
+    (True, ["m.safetensors.index.fp16.json", "m.fp16-00001-of-00001.safetensors", "m-00001-of-00001.safetensors",
               "m.safetensors.index.json"],
      ["m.safetensors.index.fp16.json", "m.fp16-00001-of-00001.safetensors"]),
 ])
-def test_choice_of_weights(dtype, names, wanted):
-    assert M.choose_weights(names, "m", dtype) == wanted
+def test_choice_of_weights(half, names, wanted):
+    assert M.choose_weights(names, "m", half) == wanted
 
 
 def test_sharded_variant(folder):
     whole = values(Model.load(folder, "fp16"))
     shard(folder, "unet", 2, ".fp16")
     assert equal(values(Model.load(folder, "fp16")), whole)
+
+
+# ---- running -------------------------------------------------------------------------------------------------------
+
+def test_a_large_batch_runs_in_parts(monkeypatch, folder):
+    model, rng = Model.load(folder), np.random.default_rng(0)
+    latents, states = [ms.Tensor(rng.standard_normal(shape).astype(np.float32)) for shape in (
+        (3, 4, 6, 8), (3, 7, model.configs.text.hidden_size))]
+    batches = []
+    monkeypatch.setattr(model, "_run", lambda name, *inputs: batches.append(len(inputs[0])) or Model._run(model, name, *inputs))
+    monkeypatch.setitem(K.CELLS, "cpu", 48)
+    parts = model.predict(latents, 481, states).asnumpy()
+    alone = model.predict(latents[2:], 481, states[2:]).asnumpy()
+    assert batches == [1, 1, 1, 1] and parts.shape == (3, 4, 6, 8) and np.array_equal(parts[2:], alone)
 
 
 # ---- the hub ---------------------------------------------------------------------------------------------------------

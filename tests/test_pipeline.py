@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from diffedit_core import pipeline as facade
+from diffedit_core import pipeline_inputs as inputs
 from diffedit_core.errors import InputError
 from diffedit_core.pipeline import (DDIMInverseScheduler, DDIMScheduler, StableDiffusionDiffEditPipeline, load_image,
                                     make_image_grid)
@@ -196,7 +197,7 @@ def test_forms_of_a_mask(pipe, form):
         "list": [mask], "pil": grey, "rgb": [grey.convert("RGB")], "large": grey.resize((64, 48), Image.Resampling.NEAREST),
         "soft": 0.4 + 0.2 * mask,
     }[form]
-    assert np.array_equal(facade._mask(given, 2, (6, 8), 8), np.stack([mask, mask]).astype(np.float32))
+    assert np.array_equal(inputs.mask_cells(given, 2, (6, 8), 8), np.stack([mask, mask]).astype(np.float32))
 
 
 def test_forms_of_a_picture(pipe):
@@ -234,14 +235,14 @@ def test_seeds(pipe):
 
 
 def test_generators_per_picture(pipe):
-    draw = facade._draws([1, 2], facade.MASK)
+    draw = inputs.draws([1, 2], inputs.MASK)
     both = draw((2, 3), (4, 6, 8))
     assert both.shape == (2, 3, 4, 6, 8) and both.dtype == np.float32
     for i, seed in enumerate((1, 2)):
-        assert np.array_equal(both[i], facade._draws(seed, facade.MASK)((1, 3), (4, 6, 8))[0])
-    per_map = facade._draws([1, 2, 3, 4, 5, 6], facade.MASK)((2, 3), (4, 6, 8))
-    assert np.array_equal(per_map[1, 0], facade._draws(4, facade.MASK)((1, 1), (4, 6, 8))[0, 0])
-    assert not np.array_equal(both, facade._draws([1, 2], facade.DECODING)((2, 3), (4, 6, 8)))
+        assert np.array_equal(both[i], inputs.draws(seed, inputs.MASK)((1, 3), (4, 6, 8))[0])
+    per_map = inputs.draws([1, 2, 3, 4, 5, 6], inputs.MASK)((2, 3), (4, 6, 8))
+    assert np.array_equal(per_map[1, 0], inputs.draws(4, inputs.MASK)((1, 1), (4, 6, 8))[0, 0])
+    assert not np.array_equal(both, inputs.draws([1, 2], inputs.DECODING)((2, 3), (4, 6, 8)))
 
 
 def test_map_batch_and_output(row_by_row):
