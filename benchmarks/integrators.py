@@ -99,7 +99,8 @@ def measure(arguments):
             latents = None
             for way, n, what in tasks:
                 bar.update()
-                row = {"picture": number, "way": way, "steps": n, "what": what, "dtype": arguments.dtype, "model": model_name(arguments)}
+                row = {"picture": number, "way": way, "steps": n, "what": what, "dtype": arguments.dtype,
+                       "model": model_name(arguments)}
                 if key(row) in done:
                     continue
                 options = D.Options(num_inference_steps=n, encode_ratio=arguments.encode_ratio, **WAYS[way])
@@ -127,7 +128,7 @@ def read(path):
 
 def table(rows):
     """Lines of a Markdown table: means over the pictures, and how many there were."""
-    yield "| integrator | dtype | N | error, g = 1 | error, g = 7.5 | evaluations up + down, g = 1 | background | target | pictures |"
+    yield "| integrator | dtype | N | error, g = 1 | error, g = 7.5 | evaluations up + down | background | target | pictures |"
     yield "|---|---|---|---|---|---|---|---|---|"
     groups = {}
     for row in rows:

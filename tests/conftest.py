@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # a first operation in MindSpore takes a second
 settings.register_profile("dev", max_examples=25, derandomize=True, **COMMON)
 settings.register_profile("ci", max_examples=250, **COMMON)
-settings.register_profile("faults", max_examples=25, derandomize=True, phases=(Phase.explicit, Phase.generate), **COMMON)
+settings.register_profile("faults", max_examples=8, derandomize=True, phases=(Phase.explicit, Phase.generate), **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 

@@ -258,7 +258,8 @@ def test_dry_run_prints_the_plan_without_weights(unloadable, capsys):
     (("--num-reg-steps", 2), "ddim, explicit inversion, 2 regularising steps"),
 ])
 def test_dry_run_counts_the_evaluations_of_every_way(unloadable, capsys, words, said):
-    assert main("edit", "apples.png", *PROMPTS, *SMALL, "--num-maps", 3 if "--integrator" in words else 2, "--dry-run", *words) == 0
+    maps = 3 if "--integrator" in words else 2
+    assert main("edit", "apples.png", *PROMPTS, *SMALL, "--num-maps", maps, "--dry-run", *words) == 0
     assert said in capsys.readouterr().out
 
 
@@ -271,8 +272,8 @@ def test_the_way_is_chosen_on_the_command_line(work, capsys):
         edit(*words, "--save-trace", "trace", "--recipe", "paper")
         found = trace("trace")
         assert np.abs(found["inverted_latents"][-1] - plain["inverted_latents"][-1]).max() > 1e-3, words
-        options = json.loads(Path("trace/options.json").read_text())["options"]
-        assert all(options[str(flag).removeprefix("--").replace("-", "_")] == value for flag, value in zip(words[::2], words[1::2]))
+        options, given = json.loads(Path("trace/options.json").read_text())["options"], dict(zip(words[::2], words[1::2]))
+        assert all(options[flag.removeprefix("--").replace("-", "_")] == value for flag, value in given.items())
     edit(*words, "--load-noise", "trace", "--save-trace", "again", "--seed", 5)
     assert np.array_equal(trace("again")["inverted_latents"], found["inverted_latents"])
 

@@ -262,9 +262,10 @@ def there_and_back(x0, mask, way, text=0.25, target=0.25, scale=1.0, kind="epsil
     """The trail and the decoded latents, guided away from -0.25 unless the scale is 1."""
     negative = None if scale == 1 else states(*[-0.25] * len(x0))
     levels = S.levels(SD21, 10)
-    trail = D.invert_states(Predictor(wave_field), ms.Tensor(x0), levels, steps, states(*[text] * len(x0)), negative, scale, kind, **way)
-    decoded = D.decode_states(Predictor(wave_field), trail, ms.Tensor(mask), levels, states(*[target] * len(x0)), negative, scale, kind,
-                              blend, integrator=way.get("integrator", "ddim"))
+    predict, source, wanted = Predictor(wave_field), states(*[text] * len(x0)), states(*[target] * len(x0))
+    trail = D.invert_states(predict, ms.Tensor(x0), levels, steps, source, negative, scale, kind, **way)
+    decoded = D.decode_states(predict, trail, ms.Tensor(mask), levels, wanted, negative, scale, kind, blend,
+                              integrator=way.get("integrator", "ddim"))
     return trail, decoded.asnumpy()
 
 

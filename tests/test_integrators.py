@@ -74,7 +74,8 @@ def test_dpmpp_agrees_with_the_algorithm(way):
 
 def test_dpmpp_forgets_where_it_turns_round():
     trail = walk(I.dpmpp_2m, laws.up)
-    fresh, turned = (I.dpmpp_2m(WAVE.denoiser(LEVELS), state, LEVELS, 5, 4).latents for state in (State(trail[-1].latents), trail[-1]))
+    fresh, turned = (I.dpmpp_2m(WAVE.denoiser(LEVELS), state, LEVELS, 5, 4).latents
+                     for state in (State(trail[-1].latents), trail[-1]))
     assert np.array_equal(fresh, turned)
     going_on = trail[3]._replace(history=None)
     assert np.abs(I.dpmpp_2m(WAVE.denoiser(LEVELS), going_on, LEVELS, 3, 4).latents - trail[4].latents).max() > 1e-4
@@ -163,7 +164,8 @@ def linear_step(slope, memory=0, tolerance=1e-12, iterations=50):
     tau = [math.sqrt(1 / a - 1) for a in levels.alphas]
     contraction = abs(slope) * math.sqrt(0.4) * (tau[1] - tau[0])
     asked = []
-    state = I.fixed_point(Field("linear", slope).denoiser(levels, asked=asked), State(X), levels, 0, 1, tolerance, iterations, memory)
+    denoise = Field("linear", slope).denoiser(levels, asked=asked)
+    state = I.fixed_point(denoise, State(X), levels, 0, 1, tolerance, iterations, memory)
     return state, contraction, len(asked)
 
 
@@ -318,6 +320,20 @@ def test_a_difference_in_belm_grows_as_the_square_of_the_step():
 
 def signal_of(levels, k):
     return math.sqrt(levels.alphas[k])
+
+
+def test_belm_is_unstable_where_the_model_contracts_strongly():
+    """The price of reading the same in both directions: where DDIM's steps shrink every difference, those of a two-step rule
+    without damping let the other solution of its recurrence grow. Guidance multiplies the contraction."""
+    levels = S.levels(draw.SD21, 50)
+    levels = S.Levels(levels.timesteps[:41], levels.alphas[:41])
+    for slope, stable in ((0.5, True), (4.0, False)):
+        size = {}
+        for name in ("ddim", "belm"):
+            top = laws.up(I.INTEGRATORS[name], Field("linear", 0.3).denoiser(levels), levels, State(X))[-1]
+            end = laws.down(I.INTEGRATORS[name], Field("linear", slope).denoiser(levels), levels, top)[-1].latents
+            size[name] = np.abs(end).max()
+        assert size["belm"] < 1.1 * size["ddim"] if stable else size["belm"] > 1e3 * size["ddim"]
 
 
 # --- the bound of laws.reversal_bound is tight ------------------------------------------------------------------------

@@ -30,7 +30,7 @@ OURS = {
     "fixed_point": functools.partial(I.fixed_point, tolerance=1e-12, iterations=300),
     "anderson": functools.partial(I.fixed_point, tolerance=1e-12, iterations=300, memory=I.ANDERSON_MEMORY),
 }
-ASKS_ELSEWHERE = "the way back asks the model at other points than the way there did, so that it returns with an error of order {}"
+ASKS_ELSEWHERE = "the way back asks the model at other points than the way there did, so it returns with an error of order {}"
 EULER = "it is Euler's method, whose error falls as 1/N"
 NO_SIGNAL = "its equation divides by the signal that the level has, so it refuses levels without"
 EXCEPTIONS = {
@@ -40,12 +40,12 @@ EXCEPTIONS = {
     ("ddim", "down_then_up_is_exact"): ASKS_ELSEWHERE.format("1/N"),
     ("dpmpp_2m", "up_then_down_is_exact"): ASKS_ELSEWHERE.format("1/N^2"),
     ("dpmpp_2m", "down_then_up_is_exact"): ASKS_ELSEWHERE.format("1/N^2"),
-    ("edict", "one_picture_is_found"): "its second evaluation is asked about a latent of the next level as if it were of this one",
+    ("edict", "one_picture_is_found"): "its second evaluation takes a latent of the next level for one of this level",
     ("edict", "second_order_down"): "its error falls as 1/N, as that of the Euler steps that it is made of",
     ("edict", "second_order_up"): "its error falls as 1/N at best",
     ("edict", "leaves_and_reaches_zero_snr"): NO_SIGNAL, ("belm", "leaves_and_reaches_zero_snr"): NO_SIGNAL,
-    ("belm", "down_then_up_is_exact"): "a journey that ends at the clean level keeps one latent there, which determines the other only "
-                                       "for journeys that began there",
+    ("belm", "down_then_up_is_exact"): "at the clean level it keeps one latent, which determines the other only for journeys that "
+                                       "began there",
 }
 for one in ("fixed_point", "anderson"):
     EXCEPTIONS |= {

@@ -30,7 +30,8 @@ def correlation(eps, rolls):
                 if plane.shape[0] <= 8:
                     break
                 h, w = plane.shape[0] // 2, plane.shape[1] // 2
-                plane, k = np.array([[plane[2 * i:2 * i + 2, 2 * j:2 * j + 2].mean() for j in range(w)] for i in range(h)]), k + 1
+                plane = np.array([[plane[2 * i:2 * i + 2, 2 * j:2 * j + 2].mean() for j in range(w)] for i in range(h)])
+                k += 1
     return total
 
 
@@ -50,7 +51,8 @@ def rolls_of(shape, seed=0, steps=1, rolls=1):
 @pytest.mark.parametrize("shape", ((2, 3, 19, 22), (1, 2, 8, 5), (2, 1, 9, 3)))
 def test_losses_agree_with_their_definitions(shape):
     eps, rolls = normal(1, *shape), rolls_of(shape)[0, 0]
-    assert float(G.auto_correlation(ms.Tensor(eps), ms.Tensor(rolls)).asnumpy()) == pytest.approx(correlation(eps, rolls), rel=1e-6)
+    found = float(G.auto_correlation(ms.Tensor(eps), ms.Tensor(rolls)).asnumpy())
+    assert found == pytest.approx(correlation(eps, rolls), rel=1e-6)
     for over in ("image", "batch"):
         assert float(G.kl_divergence(ms.Tensor(eps), over).asnumpy()) == pytest.approx(divergence(eps, over), rel=1e-6)
 
@@ -77,7 +79,8 @@ def test_each_step_follows_the_gradient(kind):
 def test_both_losses_fall():
     shape = (1, 1, 9, 3)
     out, rolls = 2 + 3 * normal(5, *shape), rolls_of(shape, steps=3, rolls=2)
-    for auto, kl, loss in ((1e-3, 0.0, lambda e: sum(correlation(e, r) for r in rolls[0])), (0.0, 1.0, lambda e: divergence(e, "image"))):
+    losses = {(1e-3, 0.0): lambda e: sum(correlation(e, r) for r in rolls[0]), (0.0, 1.0): lambda e: divergence(e, "image")}
+    for (auto, kl), loss in losses.items():
         moved = G.regularise(ms.Tensor(out), ms.Tensor(out), 0.5, "epsilon", rolls, auto, kl).asnumpy()
         assert loss(moved) < loss(out)
 
@@ -112,19 +115,16 @@ def test_inversions_of_the_public_pipeline(case):
     with np.load(FIXTURES / f"{case}.npz") as file:
         arrays = dict(file)
     o = json.loads(str(arrays["options"]))
-    options = D.RECIPES["diffusers"].replace(num_inference_steps=o["num_inference_steps"], encode_ratio=o["inpaint_strength"],
-                                             **{k: o[k] for k in ("num_reg_steps", "num_auto_corr_rolls", "lambda_auto_corr", "lambda_kl")})
-    levels, steps = S.levels(SD21, o["num_inference_steps"]), options.num_encode_steps
-    said = iter(arrays["predictions"].astype(np.float64))
-    kind = o["prediction_type"]
-    trail = D.invert(lambda x, timestep, states: ms.Tensor(next(said)), ms.Tensor(arrays["latents0"].astype(np.float64)), levels, steps,
-                     None, None, 1.0, kind, options.inversion_timestep, change=D.regulariser(options, levels, kind, arrays["rolls"]))
-    plain = D.RECIPES["diffusers"].replace(num_inference_steps=10)
-    assert D.regulariser(plain, levels, kind, None) is None
+    own = {k: o[k] for k in ("num_inference_steps", "num_reg_steps", "num_auto_corr_rolls", "lambda_auto_corr", "lambda_kl")}
+    options = D.RECIPES["diffusers"].replace(encode_ratio=o["inpaint_strength"], **own)
+    levels, steps, kind = S.levels(SD21, o["num_inference_steps"]), options.num_encode_steps, o["prediction_type"]
+
+    def inverted(options):
+        said = iter(arrays["predictions"].astype(np.float64))
+        return D.invert(lambda x, timestep, states: ms.Tensor(next(said)), ms.Tensor(arrays["latents0"].astype(np.float64)),
+                        levels, steps, None, None, 1.0, kind, options.inversion_timestep,
+                        change=D.regulariser(options, levels, kind, arrays["rolls"])).asnumpy()[1:]
     wanted = arrays["inverted_latents"].swapaxes(0, 1)[::-1]
-    found = trail.asnumpy()[1:]
-    assert np.abs(found - wanted).max() <= 2e-5 * np.abs(wanted).max()
-    said = iter(arrays["predictions"].astype(np.float64))
-    without = D.invert(lambda x, timestep, states: ms.Tensor(next(said)), ms.Tensor(arrays["latents0"].astype(np.float64)), levels,
-                       steps, None, None, 1.0, kind, options.inversion_timestep).asnumpy()[1:]
-    assert np.abs(without - wanted).max() > 1e-3 * np.abs(wanted).max(), "the fixture would not see a regularisation that does nothing"
+    assert np.abs(inverted(options) - wanted).max() <= 2e-5 * np.abs(wanted).max()
+    without = inverted(options.replace(num_reg_steps=0))
+    assert np.abs(without - wanted).max() > 1e-3 * np.abs(wanted).max(), "the fixture would not see it left out"

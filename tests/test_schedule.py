@@ -275,6 +275,15 @@ def test_noise_with_its_exact_eps_gives_the_picture_back(pair, alpha):
     close(S.ddim_step(x, eps, alpha, 1.0), pair[0], 2 * spread)
 
 
+@given(latents_like(), st.floats(1e-4, 1 - 1e-4), st.floats(0, 1))
+def test_noise_leaves_room_for_fresh_noise(pair, alpha, part):
+    """With sigma the three variances a, 1 - a - sigma^2 and sigma^2 add up to 1."""
+    sigma = math.sqrt(part * (1 - alpha))
+    wanted = math.sqrt(alpha) * R.wide(pair[0]) + math.sqrt((1 - part) * (1 - alpha)) * R.wide(pair[1])
+    allowed = 1e-7 * np.abs(R.wide(pair[1])).max()  # where all the noise is fresh, the root of a rounding error is left
+    close(S.add_noise(*tensors(*pair), alpha, sigma), wanted, np.abs(pair[0]) + np.abs(pair[1]) + allowed / np.finfo(pair[0].dtype).eps)
+
+
 @given(latents_like(), st.floats(1e-4, 1 - 1e-4))
 def test_conversions_are_those_of_one_noised_picture(pair, alpha):
     """Each of the six agrees with x0, eps and v = sqrt(a) eps - sqrt(1-a) x0 of the picture that was noised."""
