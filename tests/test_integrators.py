@@ -171,7 +171,7 @@ def linear_step(slope, memory=0, tolerance=1e-12, iterations=50):
 
 @given(st.floats(0.05, 1.2))
 def test_the_note_tells_contraction_evaluations_and_residual(slope):
-    state, contraction, asked = linear_step(slope, tolerance=1e-9)
+    state, contraction, asked = linear_step(slope, tolerance=1e-9, iterations=100)
     assert state.note.evaluations == asked
     assert state.note.contraction == pytest.approx(contraction, rel=1e-3) and state.note.converged
     assert state.note.residual <= 1e-9
