@@ -273,10 +273,12 @@ def make_draws(arguments, job):
             raise InputError(f"{file} is missing: --load-noise needs the draws of this recipe.") from None
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{file} is not a readable .npy file ({error}): write it again.") from None
-        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+        with np.errstate(over="ignore"):
+            narrow = array.astype(np.float32) if array.dtype.kind == "f" else array
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(narrow).all():
             raise InputError(f"{file} holds {array.dtype} {list(array.shape)}, this run draws finite float32 {list(shape)}: use the "
                              "noise of a run with the same picture size and number of maps.")
-        draws[name] = array.astype(np.float32).reshape(drawn.shape)
+        draws[name] = narrow.reshape(drawn.shape)
     return draws
 
 
