@@ -19,6 +19,7 @@ TARGETS = {"diffusers": None, "single-file": "safetensors", "mindspore-ckpt": "c
 DTYPES = {"keep": None, "fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 BASE = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 MARGIN = 16 << 20  # bytes beside the weights
+MAX_LAYERS = 256  # in a row; no public model comes near
 VERSION = 1
 
 
@@ -157,6 +158,11 @@ def parse(configs, where):
     """The configurations as the core reads them. Raises InputError for what the core does not honour."""
     readers = {"text_encoder": TextConfig, "unet": UNetConfig, "vae": VAEConfig, "scheduler": SchedulerConfig}
     parsed = {name: readers[name].read(configs[name], f"{where}: {name}") for name in readers if name in configs}
+    unet, vae = parsed["unet"], parsed["vae"]
+    numbers = (parsed["text_encoder"].num_hidden_layers, vae.layers_per_block, len(vae.block_out_channels),
+               len(unet.block_out_channels), *unet.layers, *unet.depths, *unet.up_depths)
+    if max(numbers) > MAX_LAYERS:
+        raise InputError(f"{where}: the configuration asks for {max(numbers)} layers in a row: it is damaged.")
     if parsed["unet"].cross_attention_dim != parsed["text_encoder"].hidden_size:
         raise InputError(f"{where}: the UNet's 'cross_attention_dim' {parsed['unet'].cross_attention_dim} is not the text encoder's "
                          f"'hidden_size' {parsed['text_encoder'].hidden_size}: the parts are of different models.")
@@ -170,30 +176,32 @@ def _read_file(source, ema, config, prediction_type):
                   "embedding": "is an embedding: give a model, and this file as --embedding FILE",
                   "component": "is one part of a model: give the folder of the whole model"}
         raise InputError(f"{source.path} {remedy.get(kind, 'holds no Stable Diffusion: its keys are of another kind')}.")
-    open_clip = kind == "mindone" or infer.uses_open_clip(source.tensors)
     _notice_extras(source)
-    layers, surplus = infer.file_layers(source.tensors) if kind == "original" and open_clip else (None, False)
-    if config:
-        configs, tokenizer = read_folder_configs(Path(config).expanduser()), read_tokenizer(Path(config).expanduser())
-        if prediction_type:
-            configs["scheduler"]["prediction_type"] = prediction_type
-        open_clip = configs["text_encoder"].get("hidden_act") == "gelu" if kind == "mindone" else open_clip
-    else:
-        configs = _infer(source, open_clip, layers - surplus if layers is not None else None)
-        open_clip, tokenizer = configs["text_encoder"]["hidden_act"] == "gelu", None
-    parsed = parse(configs, source.path)
+    original = kind == "original"
+    open_clip = infer.uses_open_clip(source.tensors) if original else None
+    layers, surplus = infer.file_layers(source.tensors) if open_clip else (None, False)
+    configs = _given(Path(config).expanduser(), prediction_type) if config else _infer(source, open_clip, surplus)
+    parsed = parse(configs, config or source.path)
+    open_clip = open_clip if original else parsed["text_encoder"].hidden_act == "gelu"
+    tokenizer = read_tokenizer(Path(config).expanduser()) if config else _tokenizer(source, parsed["text_encoder"], open_clip)
     shapes = L.shapes(configs)
     rules, names = _named(kind, open_clip, parsed, shapes)
-    drops, groups = ((), []) if kind == "mindone" else (rules_original.DROPS, [])
-    if kind == "original":
+    groups = []
+    if original:
         names, groups = _averages(source, names, shapes, ema)
-        if surplus:
-            groups.append(rules_original.last_layer(shapes, parsed["text_encoder"], layers))
+        groups += [rules_original.last_layer(shapes, parsed["text_encoder"], layers)] if surplus else []
     elif ema:
         raise InputError(f"{source.path} has no averaged weights: leave out --ema.")
-    found = match(source.tensors, shapes, rules, names, drops, groups, source.path)
-    tokenizer = tokenizer or _tokenizer(source, configs, open_clip)
+    found = match(source.tensors, shapes, rules, names, rules_original.DROPS if original else (), groups, source.path)
     return Model(configs, tokenizer, shapes, dict(source.tensors), found, config is None, open_clip)
+
+
+def _given(folder, prediction_type):
+    """The configurations of a folder, with another prediction type if one is asked for."""
+    configs = read_folder_configs(folder)
+    if prediction_type:
+        configs["scheduler"]["prediction_type"] = prediction_type
+    return configs
 
 
 def _notice_extras(source):
@@ -202,18 +210,19 @@ def _notice_extras(source):
         warnings.warn(f"left out of {source.path.name}, being no weights: {', '.join(names)}", stacklevel=4)
 
 
-def _infer(source, open_clip, layers):
+def _infer(source, open_clip, surplus):
+    """Configurations from the shapes. mindone names both text encoders alike: Stable Diffusion 1's is 768 wide."""
     shapes = infer.Shapes(source.tensors)
     configs = {"unet": infer.unet(shapes), "vae": infer.vae(shapes)}
-    layers = infer.text_layers(shapes) if layers is None else layers
-    configs["text_encoder"] = infer.text(shapes, open_clip and not configs["unet"]["cross_attention_dim"] == 768, layers)
-    return configs
+    if open_clip is None:
+        open_clip = configs["unet"]["cross_attention_dim"] != 768
+    return {**configs, "text_encoder": infer.text(shapes, open_clip, infer.text_layers(shapes) - surplus)}
 
 
-def _tokenizer(source, configs, open_clip):
-    if configs["text_encoder"]["vocab_size"] < WORDS:
-        raise InputError(f"{source.path} has {configs['text_encoder']['vocab_size']} words, CLIP's tokenizer {WORDS}: give the folder of a "
-                         "model with its tokenizer as --config.")
+def _tokenizer(source, text, open_clip):
+    if text.vocab_size < WORDS:
+        raise InputError(f"{source.path} has {text.vocab_size} words, CLIP's tokenizer {WORDS}: give the folder of a model with its "
+                         "tokenizer as --config.")
     return clip_files("!" if open_clip else "<|endoftext|>")
 
 

@@ -83,8 +83,7 @@ def file_layers(tensors):
 
     It is in the files of the first release, which also have OpenCLIP's projection, and in none that were converted back.
     """
-    keys = {key for key, _ in tensors}
-    layers = 1 + max(Shapes(tensors).levels(re.escape(OPENCLIP) + r"transformer\.resblocks\.(\d+)\..*", len, 2), default=-1)
+    keys, layers = {key for key, _ in tensors}, text_layers(Shapes(tensors))
     return layers, layers == 24 or bool({OPENCLIP + "text_projection", OPENCLIP + "logit_scale"} & keys)
 
 

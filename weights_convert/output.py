@@ -99,26 +99,27 @@ def digest(path, checks=(), advance=lambda count: None):
     Raises:
         InputError: a check fails.
     """
-    total, position, open_checks, waiting = hashlib.sha256(), 0, [], sorted(checks, reverse=True)
+    total, position, waiting, running = hashlib.sha256(), 0, sorted(checks, reverse=True), []
+    buffer = memoryview(bytearray(BLOCK))
     with open(path, "rb", buffering=0) as file:
-        buffer = memoryview(bytearray(BLOCK))
         while size := file.readinto(buffer):
             total.update(buffer[:size])
             while waiting and waiting[-1][0] < position + size:
-                offset, length, crc = waiting.pop()
-                open_checks.append([offset, offset + length, crc, 0])
-            for check in open_checks:
-                low, high = max(check[0], position), min(check[1], position + size)
-                if low < high:
-                    check[3] = zlib.crc32(buffer[low - position:high - position], check[3])
+                running.append((*waiting.pop(), 0))
+            running = [_checked(check, buffer[:size], position, path) for check in running if check[0] + check[1] > position]
             position += size
             advance(size)
-            for begin, end, crc, value in [c for c in open_checks if c[1] <= position]:
-                if crc != value:
-                    raise InputError(f"{path} is damaged between bytes {begin} and {end} (its own checksum says so): "
-                                     "copy or download it again.")
-            open_checks = [c for c in open_checks if c[1] > position]
     return {"name": Path(path).name, "size": position, "sha256": total.hexdigest()}
+
+
+def _checked(check, block, position, path):
+    """A running check (offset, bytes, CRC-32, value so far) after one more block of the file."""
+    begin, size, wanted, value = check
+    value = zlib.crc32(block[max(begin - position, 0):max(begin + size - position, 0)], value)
+    if begin + size <= position + len(block) and value != wanted:
+        raise InputError(f"{path} is damaged between bytes {begin} and {begin + size} (its own checksum says so): "
+                         "copy or download it again.")
+    return begin, size, wanted, value
 
 
 def seal(record):

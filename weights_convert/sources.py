@@ -143,9 +143,20 @@ def component_files_or_none(folder, component, variant):
         return None
 
 
+def read_mapping(path):
+    """A JSON file whose content is an object."""
+    try:
+        mapping = read_json(path)
+    except RecursionError:
+        mapping = None
+    if not isinstance(mapping, dict):
+        raise InputError(f"{path} holds no JSON object: copy or download it again.")
+    return mapping
+
+
 def _indexed(path):
-    index = read_json(path)
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    index = read_mapping(path)
+    weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{path} has no 'weight_map': copy or download it again.")
     shards = {}
@@ -159,7 +170,7 @@ def _indexed(path):
 def read_folder_configs(folder):
     """{component or "scheduler": mapping} of a model folder, as its JSON files say."""
     files = {**{c: f"{c}/config.json" for c in COMPONENTS}, "scheduler": "scheduler/scheduler_config.json"}
-    return {name: read_json(folder / file) for name, file in files.items()}
+    return {name: read_mapping(folder / file) for name, file in files.items()}
 
 
 def read_tokenizer(folder):

@@ -12,6 +12,7 @@ SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U64": 8, "I32": 4, 
          "BOOL": 1}
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # numpy has no bfloat16: its bits
 FLOATS = tuple(NUMPY)  # what weights may be stored as, the widest first
+EXPONENT = {"F16": 0x7C00, "BF16": 0x7F80}  # the bits that are all set in NaN and infinity
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,28 @@ def row_major(shape):
 def read_bytes(path, pieces, first, last):
     """Bytes `first` to `last` of the pieces of a file put together. Raises InputError when the file has become shorter."""
     result = np.empty(last - first, np.uint8)
-    filled, start = 0, 0
-    with open(path, "rb", buffering=0) as file:
-        for offset, size in pieces:
-            low, high = max(first, start), min(last, start + size)
-            if low < high:
-                file.seek(offset + low - start)
-                while low < high:
-                    got = file.readinto(memoryview(result)[filled:filled + high - low])
-                    if not got:
-                        raise InputError(f"{path} ends before its tensors do: copy or download it again.")
-                    low, filled = low + got, filled + got
-            start += size
+    rest, start = memoryview(result), 0
+    try:
+        with open(path, "rb", buffering=0) as file:
+            for offset, size in pieces:
+                low, high = max(first, start), min(last, start + size)
+                if low < high:
+                    file.seek(offset + low - start)
+                    rest = _fill(file, rest, high - low)
+                start += size
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}): copy or download it again.") from None
     return result
+
+
+def _fill(file, buffer, size):
+    """Read `size` bytes into a buffer; returns what is left of it."""
+    while size:
+        got = file.readinto(buffer[:size])
+        if not got:
+            raise OSError("it has become shorter")
+        buffer, size = buffer[got:], size - got
+    return buffer
 
 
 def read(stored, first=0, last=None):
@@ -130,7 +140,9 @@ def load(stored):
 
 def is_finite(raw, dtype):
     """Whether raw storage holds neither NaN nor infinity."""
-    return bool(((raw & 0x7F80) != 0x7F80).all() if dtype == "BF16" else np.isfinite(raw).all())
+    if dtype in EXPONENT:
+        return bool(((raw.view(np.uint16) & EXPONENT[dtype]) != EXPONENT[dtype]).all())
+    return bool(np.isfinite(raw).all())
 
 
 def chunks(output, elements):
@@ -156,7 +168,8 @@ def chunks(output, elements):
             values = widen(raw, stored.dtype)
             for up, down in factors:
                 wide = np.result_type(values.dtype, np.float32)
-                values = values.astype(wide) + (up[first // row:last // row].astype(wide) @ down.astype(wide)).reshape(-1)
+                begin, end = (first - segment.first) // row, (last - segment.first) // row
+                values = values.astype(wide) + (up[begin:end].astype(wide) @ down.astype(wide)).reshape(-1)
             raw = narrow(values, output.dtype)
             if not is_finite(raw, output.dtype):
                 raise InputError(f"{output.name!r} does not fit into {output.dtype}: its largest value is "

@@ -51,14 +51,18 @@ def read_record(path):
     """The record of a conversion. Raises InputError if it is missing, damaged or changed."""
     try:
         record = json.loads(path.read_bytes())
-        intact = record["checksum"] == O.checksum(record) and isinstance(record["files"], dict)
+        intact = record["checksum"] == O.checksum(record) and all(map(_is_entry, record["files"].values()))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: only what weights_convert wrote can be verified.") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}): convert the source again.") from None
     if not intact:
         raise InputError(f"{path} is changed: its own checksum is another. Convert the source again.")
     return record
+
+
+def _is_entry(entry):
+    return type(entry["size"]) is int and isinstance(entry["tensors"] if "frame" in entry else entry["sha256"], (dict, str))
 
 
 def _weights(file, name, entry, advance):
