@@ -50,8 +50,10 @@ def verify(path, source=None, advance=lambda count: None):
 def read_record(path):
     """The record of a conversion. Raises InputError if it is missing, damaged or changed."""
     try:
-        record = json.loads(path.read_bytes())
-        intact = record["checksum"] == O.checksum(record) and all(map(_is_entry, record["files"].values()))
+        content = path.read_bytes()
+        record = json.loads(content)
+        own = {key: value for key, value in record.items() if key != "checksum"}
+        intact = content == O.seal(own) and all(map(_is_entry, record["files"].values()))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: only what weights_convert wrote can be verified.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
