@@ -115,8 +115,8 @@ def embedding_segments(embeddings, width):
     segments = []
     for token, stored in embeddings:
         if stored.shape[-1] != width:
-            raise InputError(f"{stored.path} has vectors of {stored.shape[-1]} numbers, the text encoder's 'hidden_size' is {width}: "
-                             "the embedding is of another model.")
+            raise InputError(f"{stored.path} has vectors of {stored.shape[-1]} numbers, the text encoder's 'hidden_size' is "
+                             f"{width}: the embedding is of another model.")
         segments.append(Segment(stored, 0, stored.count))
     return segments
 
@@ -157,4 +157,5 @@ def describe(tensors):
     """What a low-rank file holds, in words."""
     ranks = sorted({stored.shape[0] for key, stored in tensors
                     if stored.shape and any(key.endswith(down) for down, _, _ in table.ENDINGS.values())})
-    return f"low-rank changes of {sum(infer.kind([t]) == 'lora' for t in tensors) // 2} weights, rank {', '.join(map(str, ranks))}"
+    factors = sum(infer.kind([tensor]) == "lora" for tensor in tensors)
+    return f"low-rank changes of {factors // 2} weights, rank {', '.join(map(str, ranks))}"

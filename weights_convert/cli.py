@@ -21,10 +21,11 @@ def byte_size(text):
 
 
 def parser():
-    top = argparse.ArgumentParser(prog="weights_convert", description="Convert, inspect and verify Stable Diffusion 1 and 2 weights.")
+    top = argparse.ArgumentParser(prog="weights_convert",
+                                  description="Convert, inspect and verify Stable Diffusion 1 and 2 weights.")
     commands = top.add_subparsers(dest="command", required=True)
     convert = commands.add_parser("convert", help="convert a model folder or file",
-                                  description="Convert a model folder or file; every key is accounted for, or nothing is written.")
+                                  description="Convert a model folder or file; every key has its use, or nothing is written.")
     convert.add_argument("source", help="folder in the diffusers layout, or .safetensors, .ckpt, .bin file")
     convert.add_argument("target", help="what to write; must not exist")
     convert.add_argument("--to", choices=("diffusers", "single-file", "mindspore-ckpt"), default="diffusers")

@@ -75,7 +75,8 @@ def convert(source, target, to="diffusers", dtype="keep", max_shard_size=None, e
         InputError: the source is damaged or does not fit; a value does not fit the dtype; the target cannot be written.
     """
     if to not in TARGETS or dtype not in DTYPES:
-        raise InputError(f"There is no target {to!r} with dtype {dtype!r}: choose of {', '.join(TARGETS)} and {', '.join(DTYPES)}.")
+        raise InputError(f"There is no target {to!r} with dtype {dtype!r}: choose of {', '.join(TARGETS)} and "
+                         f"{', '.join(DTYPES)}.")
     if to != "diffusers" and (embeddings or max_shard_size):
         raise InputError(f"{to} has no place for {'words' if embeddings else 'shards'}: convert to diffusers.")
     opened = open_source(source, variant)
@@ -151,7 +152,8 @@ def _read_folder(source):
     shapes = L.shapes(configs)
     rules = rules_diffusers.RULES
     found = match(source.tensors, shapes, rules, candidates(rules, shapes), rules_diffusers.DROPS, where=source.path)
-    return Model(configs, read_tokenizer(source.path), shapes, dict(source.tensors), found, False, parsed["text_encoder"].hidden_act == "gelu")
+    open_clip = parsed["text_encoder"].hidden_act == "gelu"
+    return Model(configs, read_tokenizer(source.path), shapes, dict(source.tensors), found, False, open_clip)
 
 
 def parse(configs, where):
@@ -163,8 +165,8 @@ def parse(configs, where):
                len(unet.block_out_channels), *unet.layers, *unet.depths, *unet.up_depths)
     if max(numbers) > MAX_LAYERS:
         raise InputError(f"{where}: the configuration asks for {max(numbers)} layers in a row: it is damaged.")
-    if parsed["unet"].cross_attention_dim != parsed["text_encoder"].hidden_size:
-        raise InputError(f"{where}: the UNet's 'cross_attention_dim' {parsed['unet'].cross_attention_dim} is not the text encoder's "
+    if unet.cross_attention_dim != parsed["text_encoder"].hidden_size:
+        raise InputError(f"{where}: the UNet's 'cross_attention_dim' {unet.cross_attention_dim} is not the text encoder's "
                          f"'hidden_size' {parsed['text_encoder'].hidden_size}: the parts are of different models.")
     return parsed
 
@@ -221,8 +223,8 @@ def _infer(source, open_clip, surplus):
 
 def _tokenizer(source, text, open_clip):
     if text.vocab_size < WORDS:
-        raise InputError(f"{source.path} has {text.vocab_size} words, CLIP's tokenizer {WORDS}: give the folder of a model with its "
-                         "tokenizer as --config.")
+        raise InputError(f"{source.path} has {text.vocab_size} words, CLIP's tokenizer {WORDS}: give the folder of a model "
+                         "with its tokenizer as --config.")
     return clip_files("!" if open_clip else "<|endoftext|>")
 
 
@@ -328,8 +330,8 @@ def _settle(model, source, digests, given):
         return {"value": value, "known from": "option" if given else "configuration"}
     value, known = (given, "option") if given else infer.prediction_type(source.path.name, digests[0]["sha256"], model.open_clip)
     if known == "guess":
-        warnings.warn(f"the prediction type of {source.path.name} is not known and was taken to be {value}: if pictures come out as noise, "
-                      "convert again with --prediction-type epsilon", stacklevel=4)
+        warnings.warn(f"the prediction type of {source.path.name} is not known and was taken to be {value}: if pictures come out "
+                      "as noise, convert again with --prediction-type epsilon", stacklevel=4)
     side = infer.SIDE[value]
     model.configs["scheduler"] = {**infer.SCHEDULER, "prediction_type": value}
     model.configs["unet"]["sample_size"] = side // VAEConfig.read(model.configs["vae"]).factor
@@ -341,8 +343,8 @@ def _write_small(place, model):
     """Configurations, tokenizer and model_index.json; returns {file: entry}."""
     scheduler = model.configs["scheduler"].get("_class_name", "DDIMScheduler")
     index = {"_class_name": "StableDiffusionPipeline", "feature_extractor": [None, None], "requires_safety_checker": False,
-             "safety_checker": [None, None], "scheduler": ["diffusers", scheduler], "text_encoder": ["transformers", "CLIPTextModel"],
-             "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
+             "safety_checker": [None, None], "scheduler": ["diffusers", scheduler],
+             "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
              "vae": ["diffusers", "AutoencoderKL"]}
     content = {"model_index.json": to_json(index), "scheduler/scheduler_config.json": to_json(model.configs["scheduler"]),
                **{f"{c}/config.json": to_json(model.configs[c]) for c in COMPONENTS},

@@ -179,8 +179,8 @@ class Report:
         """Raises InputError if there is anything to tell."""
         if self.found:
             told = "; ".join(f"{kind}: {', '.join(texts)}" for kind, texts in self.found.items())
-            raise InputError(f"{where} does not hold exactly the model that its configuration describes: {told}. Check that the file "
-                             "is complete, is of Stable Diffusion 1 or 2, and fits its configuration (--config).")
+            raise InputError(f"{where} does not hold exactly what the model's configuration describes: {told}. Check that the "
+                             "file is complete, is of Stable Diffusion 1 or 2, and fits the configuration (--config).")
 
 
 def elements(shape, layout):

@@ -61,7 +61,7 @@ def kind(tensors):
     """What a file's keys are: "original", "mindone", "lora", "embedding", "component" or None."""
     keys = [key for key, _ in tensors]
     if any(key.startswith(UNET) for key in keys):
-        mindone = sum(bool(re.search(r"\.(in_layers_norm|in_layers_conv|out_layers_norm|out_layers_conv)\.", key)) for key in keys)
+        mindone = sum(bool(re.search(r"\.(in|out)_layers_(norm|conv)\.", key)) for key in keys)
         return "mindone" if mindone > sum(".in_layers." in key for key in keys) else "original"
     if any(re.search(r"\.lora_(down|up|A|B)\.|_lora\.(down|up)\.|\.lora\.(down|up)\.|lora_linear_layer", key) for key in keys):
         return "lora"
@@ -105,7 +105,8 @@ def unet(shapes):
     levels = len(downs) + 1
     firsts = [1 + i * per_level for i in range(levels)]
     if per_level < 2 or any(first not in widths_of for first in firsts):
-        raise InputError("The UNet's levels cannot be told from the file: give the folder of a model of the same shapes as --config.")
+        raise InputError("The UNet's levels cannot be told from the file: give the folder of a model of the same shapes as "
+                         "--config.")
     widths = [widths_of[first] for first in firsts]
     depths = {n: 1 + depth for n, depth in _depths(shapes, prefix).items()}
     attends = [first in depths for first in firsts]
@@ -121,8 +122,8 @@ def unet(shapes):
         "cross_attention_dim": shapes.vote(prefix + r".*\.attn2\.to_[kv]\.weight", _second, 768),
         "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends], "downsample_padding": 1,
         "flip_sin_to_cos": True, "freq_shift": 0,
-        "in_channels": shapes.vote(prefix + r"input_blocks\.0\.0(\.conv)?\.weight", _second, 4), "layers_per_block": per_level - 1,
-        "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32,
+        "in_channels": shapes.vote(prefix + r"input_blocks\.0\.0(\.conv)?\.weight", _second, 4),
+        "layers_per_block": per_level - 1, "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32,
         "out_channels": shapes.vote(prefix + r"out\.2(\.conv)?\.(weight|bias)", _first, 4),
         "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]],
         "transformer_layers_per_block": depth[0] if len(set(depth)) == 1 else depth,
@@ -132,7 +133,8 @@ def unet(shapes):
 
 def _depths(shapes, prefix):
     """{input block: the highest number of a transformer block that several keys have}."""
-    found = Counter((int(m[1]), int(m[2])) for m, _ in shapes.find(prefix + r"input_blocks\.(\d+)\.1\.transformer_blocks\.(\d+)\..*"))
+    pattern = prefix + r"input_blocks\.(\d+)\.1\.transformer_blocks\.(\d+)\..*"
+    found = Counter((int(match[1]), int(match[2])) for match, _ in shapes.find(pattern))
     depths = {}
     for (block, number), keys in found.items():
         if keys > 1:
@@ -165,8 +167,8 @@ def text(shapes, open_clip, layers):
     if not width or not inner or layers < 1:
         raise InputError("The text encoder cannot be told from the file: it is not complete, or not of Stable Diffusion 1 or 2.")
     if width % 64:
-        raise InputError(f"The number of heads of a text encoder of {width} channels cannot be told from the file: give the folder of "
-                         "a model of the same shapes as --config.")
+        raise InputError(f"The number of heads of a text encoder of {width} channels cannot be told from the file: give the "
+                         "folder of a model of the same shapes as --config.")
     return {
         "architectures": ["CLIPTextModel"], "attention_dropout": 0.0, "bos_token_id": 0, "dropout": 0.0, "eos_token_id": 2,
         "hidden_act": "gelu" if open_clip else "quick_gelu", "hidden_size": width, "initializer_factor": 1.0,

@@ -36,7 +36,8 @@ def inspect(path, variant=None):
 
 
 def _folder(source):
-    parts = [f"{c}: {sum(stored.count for key, stored in source.tensors if key.startswith(c + '/')):,} numbers" for c in COMPONENTS]
+    sizes = {c: sum(stored.count for key, stored in source.tensors if key.startswith(c + "/")) for c in COMPONENTS}
+    parts = [f"{component}: {size:,} numbers" for component, size in sizes.items()]
     configs = read_folder_configs(source.path)
     return parts + [f"prediction type: {configs['scheduler'].get('prediction_type', 'epsilon')}"]
 

@@ -8,8 +8,8 @@ from diffedit_core.errors import InputError
 
 from .tensors import SIZES, Stored, count
 
-TYPES = {"Float64": "F64", "Float32": "F32", "Float16": "F16", "BFloat16": "BF16", "Int64": "I64", "UInt64": "U64", "Int32": "I32",
-         "UInt32": "U32", "Int16": "I16", "UInt16": "U16", "Int8": "I8", "UInt8": "U8", "Bool": "BOOL"}
+TYPES = {"Float64": "F64", "Float32": "F32", "Float16": "F16", "BFloat16": "BF16", "Int64": "I64", "UInt64": "U64",
+         "Int32": "I32", "UInt32": "U32", "Int16": "I16", "UInt16": "U16", "Int8": "I8", "UInt8": "U8", "Bool": "BOOL"}
 NAMES = {dtype: name for name, dtype in TYPES.items()}
 MAX_TEXT = 4096  # bytes of a name
 MAX_MESSAGE = 2**31 - 64  # protocol buffers hold no more
@@ -125,8 +125,8 @@ def _joined(path, values):
         total = sum(size for _, size in pieces)
         shape = () if dims == (0,) and total else dims  # a scalar is written with the dims [0]
         if len(shape) > 64 or count(shape) * SIZES[dtype] != total:
-            raise InputError(f"{tag!r} in {path} has {total} bytes for the shape {list(dims)} and {dtype}: the file is damaged or "
-                             "gives it twice, copy or download it again.")
+            raise InputError(f"{tag!r} in {path} has {total} bytes for the shape {list(dims)} and {dtype}: the file is damaged "
+                             "or gives it twice, copy or download it again.")
         yield tag, dtype, shape, tuple(pieces)
 
 

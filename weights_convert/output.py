@@ -147,13 +147,14 @@ def fresh_place(target, needed):
     try:
         free = shutil.disk_usage(target.parent).free
         if free < needed:
-            raise InputError(f"{target.parent} has {free / 1e9:.2f} GB free, the result needs {needed / 1e9:.2f}: free some, or use "
-                             "--dtype fp16.")
+            raise InputError(f"{target.parent} has {free / 1e9:.2f} GB free, the result needs {needed / 1e9:.2f}: free some, or "
+                             "use --dtype fp16.")
         place = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         place.chmod(0o755)
         yield place
     except OSError as error:
-        raise InputError(f"{target} could not be written ({error.strerror or error}): free some space or name another target.") from None
+        raise InputError(f"{target} could not be written ({error.strerror or error}): free some space or name another "
+                         "target.") from None
     finally:
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)

@@ -17,7 +17,8 @@ RULES = (
     Rule(_ATTENTION + r"\.to_out\.0\.weight", "unet.{block}.processor.to_out", "processor"),
     Rule(_ATTENTION + r"\.(?P<name>to_q|to_k|to_v)\.weight", "{block}.processor.{name}", "processor"),
     Rule(_ATTENTION + r"\.to_out\.0\.weight", "{block}.processor.to_out", "processor"),
-    Rule(r"text_encoder/(?P<block>.+\.self_attn)\.(?P<name>q|k|v|out)_proj\.weight", "text_encoder.{block}.to_{name}", "processor"),
+    Rule(r"text_encoder/(?P<block>.+\.self_attn)\.(?P<name>q|k|v|out)_proj\.weight", "text_encoder.{block}.to_{name}",
+         "processor"),
 )
 
 # (down, up, alpha)

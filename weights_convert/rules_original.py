@@ -69,8 +69,8 @@ OPENCLIP_RULES = (
     Rule(r"text_encoder/text_model\.embeddings\.position_embedding\.weight", OPENCLIP + "positional_embedding"),
     Rule(r"text_encoder/text_model\.final_layer_norm" + LEAF, OPENCLIP + "ln_final.{leaf}"),
     *(Rule(rf"{_LAYER}\.{name}" + LEAF, f"{OPENCLIP}transformer.resblocks.{{i}}.{target}.{{leaf}}")
-      for name, target in (("layer_norm1", "ln_1"), ("layer_norm2", "ln_2"), (r"mlp\.fc1", "mlp.c_fc"), (r"mlp\.fc2", "mlp.c_proj"),
-                           (r"self_attn\.out_proj", "attn.out_proj"))),
+      for name, target in (("layer_norm1", "ln_1"), ("layer_norm2", "ln_2"), (r"mlp\.fc1", "mlp.c_fc"),
+                           (r"mlp\.fc2", "mlp.c_proj"), (r"self_attn\.out_proj", "attn.out_proj"))),
     *(Rule(rf"{_LAYER}\.self_attn\.{name}_proj" + LEAF, OPENCLIP + "transformer.resblocks.{i}.attn.in_proj_{leaf}", f"part {k}/3")
       for k, name in enumerate("qkv")),
 )
@@ -79,8 +79,8 @@ CLIP_RULES = (
     Rule(r"text_encoder/text_model\.(?P<path>.+)", CLIP + "{path}"),  # saved without the wrapper around the encoder
 )
 
-_SCHEDULE = ("betas|alphas_cumprod|alphas_cumprod_prev|sqrt_alphas_cumprod|sqrt_one_minus_alphas_cumprod|log_one_minus_alphas_cumprod"
-             "|sqrt_recip_alphas_cumprod|sqrt_recipm1_alphas_cumprod|posterior_variance|posterior_log_variance_clipped"
+_SCHEDULE = ("betas|alphas_cumprod|alphas_cumprod_prev|sqrt_alphas_cumprod|sqrt_one_minus_alphas_cumprod"
+             "|log_one_minus_alphas_cumprod|sqrt_recip_alphas_cumprod|sqrt_recipm1_alphas_cumprod|posterior_variance|posterior_log_variance_clipped"
              "|posterior_mean_coef1|posterior_mean_coef2|lvlb_weights|logvar|scale_factor")
 DROPS = (
     Drop(_SCHEDULE, "the noise schedule, which the scheduler's configuration describes"),
@@ -125,7 +125,8 @@ def unused_weights(names, leaves):
 def last_layer(leaves, text, layers):
     """OpenCLIP's last layer and projection, which Stable Diffusion 2 does not use; the file has `layers` layers."""
     first = "text_encoder/text_model.encoder.layers.0."
-    own = {leaf.replace(".layers.0.", f".layers.{layers - 1}."): shape for leaf, shape in leaves.items() if leaf.startswith(first)}
+    own = {leaf.replace(".layers.0.", f".layers.{layers - 1}."): shape
+           for leaf, shape in leaves.items() if leaf.startswith(first)}
     names = candidates(OPENCLIP_RULES, own)
     shapes = {names[leaf][0].key: stored_shape(shape, names[leaf][0].layout) for leaf, shape in own.items()}
     return Group("OpenCLIP's last layer and its projection",

@@ -15,7 +15,8 @@ COMPONENTS = ("text_encoder", "unet", "vae")
 BASES = {"text_encoder": (("model", "safetensors"), ("pytorch_model", "bin")),
          "unet": (("diffusion_pytorch_model", "safetensors"), ("diffusion_pytorch_model", "bin")),
          "vae": (("diffusion_pytorch_model", "safetensors"), ("diffusion_pytorch_model", "bin"))}
-TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+             "added_tokens.json")
 
 
 @dataclass
@@ -76,7 +77,8 @@ def open_file(path):
             tensors, checks = mindspore_ckpt.read(path)
             return Source(path, "MindSpore", [path], tensors, {path: checks})
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}): check that it exists and is yours to read.") from None
+        raise InputError(f"{path} cannot be read ({error.strerror or error}): check that it exists and is yours to "
+                         "read.") from None
     if start[:2] == b"\x80\x02":
         raise InputError(f"{path} is a pickle of PyTorch before 1.6: use the safetensors file of the same model.")
     raise InputError(f"{path} is neither safetensors, nor a PyTorch zip file, nor a MindSpore checkpoint: "
@@ -181,7 +183,8 @@ def read_tokenizer(folder):
     except OSError as error:
         raise InputError(f"{place} cannot be read ({error.strerror or error}): copy it from the model's release.") from None
     if "tokenizer_config.json" not in found or not ({"vocab.json", "merges.txt"} <= set(found) or "tokenizer.json" in found):
-        raise InputError(f"{place} has no tokenizer_config.json, or no vocab.json with merges.txt: copy it from the model's release.")
+        raise InputError(f"{place} has no tokenizer_config.json, or no vocab.json with merges.txt: copy it from the model's "
+                         "release.")
     return found
 
 

@@ -20,7 +20,8 @@ STORAGES = {"DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16",
 TENSOR, PARAMETER, ORDERED = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter", "collections.OrderedDict"
 ALLOWED = {TENSOR, PARAMETER, ORDERED, *(f"torch.{name}" for name in STORAGES)}
 LOCAL_HEADER = struct.Struct("<4s22xHH")
-BROKEN = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OverflowError, EOFError, struct.error, OSError, KeyError)
+BROKEN = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OverflowError, EOFError, struct.error, OSError,
+          KeyError)
 AGAIN = "copy or download it again, or use the safetensors file of the same model."
 
 
@@ -133,7 +134,9 @@ def run(program, tensor):
     try:
         return _run(program, tensor)
     except (IndexError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
-        raise error if isinstance(error, Refused) else Refused(f"its pickle is malformed ({type(error).__name__}: {error})") from None
+        if isinstance(error, Refused):
+            raise
+        raise Refused(f"its pickle is malformed ({type(error).__name__}: {error})") from None
 
 
 def _run(program, tensor):
