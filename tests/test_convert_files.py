@@ -36,7 +36,7 @@ from tests.test_model import MICRO, change, shard
 from weights_convert import convert, mindspore_ckpt, output, safetensors_file, verify
 from weights_convert.cli import byte_size, main
 from weights_convert.sources import open_file
-from weights_convert.tensors import Output, Segment, Stored, load
+from weights_convert.tensors import FLOATS, Output, Segment, Stored, load
 from weights_convert.torch_zip import ALLOWED
 
 ROOT = Path(__file__).parent.parent
@@ -63,13 +63,13 @@ class Evil:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("function, name", [(os.system, "system"), (eval, "eval"), (exec, "exec"), (open, "open"), (getattr, "getattr")])
+@pytest.mark.parametrize("function, name", [
+    (os.system, "system"), (eval, "eval"), (exec, "exec"), (open, "open"), (getattr, "getattr")])
 def test_a_pickle_that_runs_something_is_refused_by_name(tmp_path, protocol, function, name):
     """And the thing is not run: the file that it would write does not come into being."""
     trace = tmp_path / "trace"
-    arguments = {os.system: (f"touch {trace}",), open: (str(trace), "w"), getattr: (os, "getcwd")}.get(function, (f"open({str(trace)!r}, 'w')",))
-    if function is getattr:
-        arguments = ("", "join")
+    arguments = {os.system: (f"touch {trace}",), open: (str(trace), "w"), getattr: ("", "join")}.get(
+        function, (f"open({str(trace)!r}, 'w')",))
     program = pickle.dumps({"state_dict": Evil(function, *arguments)}, protocol)
     file = write_zip(tmp_path / "evil.ckpt", program)
     refused(lambda: open_file(file), file, "safetensors", *((name,) if protocol > 1 else ()))
@@ -89,10 +89,12 @@ def test_any_other_global_is_refused_by_name(module, name):
 
 
 @pytest.mark.parametrize("program", [
-    b"", b".", b"\x80\x02}", b"\x80\x02}(.", b"\x80\x02h\x07.", b"\x80\x02\x85.", b"\x80\x02]}s.", b"\x80\x02}K\x01s.", b"\x80\x02}(K\x01u.",
-    b"\x80\x02}]K\x01s.", b"\x80\x02K\x01K\x02R.", b"\x80\x02ccollections\nOrderedDict\nK\x01R.", b"\x80\x02K\x01Q.",
-    b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", b"\x80\x02\x8a\xff.", b"I1\n.", b"\x80\x02\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
-    b"\x80\x02X\xff\xff\xff\x7fa.", b"\x80\x02}X\x01\x00\x00\x00aK\x01sX\x01\x00\x00\x00aK\x02s.", b"\x80\x02" + b"(" * 9999 + b"t" * 9999 + b".",
+    b"", b".", b"\x80\x02}", b"\x80\x02}(.", b"\x80\x02h\x07.", b"\x80\x02\x85.", b"\x80\x02]}s.", b"\x80\x02}K\x01s.",
+    b"\x80\x02}(K\x01u.", b"\x80\x02}]K\x01s.", b"\x80\x02K\x01K\x02R.", b"\x80\x02ccollections\nOrderedDict\nK\x01R.",
+    b"\x80\x02K\x01Q.",
+    b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", b"\x80\x02\x8a\xff.", b"I1\n.",
+    b"\x80\x02\x95\xff\xff\xff\xff\xff\xff\xff\x7f.", b"\x80\x02X\xff\xff\xff\x7fa.",
+    b"\x80\x02}X\x01\x00\x00\x00aK\x01sX\x01\x00\x00\x00aK\x02s.", b"\x80\x02" + b"(" * 9999 + b"t" * 9999 + b".",
 ])
 def test_a_malformed_pickle_is_refused(tmp_path, program):
     """Or it holds no tensors; nothing else."""
@@ -120,8 +122,9 @@ def test_strides(tmp_path):
     strided = [key for key, stored in found.items() if stored.strides is not None]
     assert "model.diffusion_model.input_blocks.0.0.weight" in strided
     stored = found[strided[0]]
-    flat = Stored(stored.path, stored.dtype, (stored.count,), stored.pieces)
-    assert np.array_equal(load(stored), load(flat).reshape(stored.shape[0], *stored.shape[2:], stored.shape[1]).transpose(0, 3, 1, 2))
+    out, inner, height, width = stored.shape
+    channels_last = load(Stored(stored.path, stored.dtype, (out, height, width, inner), stored.pieces))
+    assert np.array_equal(load(stored), channels_last.transpose(0, 3, 1, 2))
 
 
 # ---- safetensors and MindSpore files ---------------------------------------------------------------------------------
@@ -137,8 +140,8 @@ def entry(shape=(2,), offsets=(0, 8), dtype="F32"):
 
 
 @pytest.mark.parametrize("content", [
-    struct.pack("<Q", 2**63 - 1) + b"{}", struct.pack("<Q", 99_999_999) + b"{" + b" " * 100, struct.pack("<Q", 101) + b"{" + b" " * 99,
-    b"\x02\0\0\0\0\0\0\0{}x",
+    struct.pack("<Q", 2**63 - 1) + b"{}", struct.pack("<Q", 99_999_999) + b"{" + b" " * 100,
+    struct.pack("<Q", 101) + b"{" + b" " * 99, b"\x02\0\0\0\0\0\0\0{}x",
 ])
 def test_an_absurd_header_is_refused_without_room_for_it(tmp_path, content):
     file = tmp_path / "file.safetensors"
@@ -152,8 +155,9 @@ def test_an_absurd_header_is_refused_without_room_for_it(tmp_path, content):
 @pytest.mark.parametrize("header", [
     {"a": entry(offsets=(0, 10**18), shape=(10**17,))}, {"a": entry(shape=(2**62, 2**62))}, {"a": entry(offsets=(4, 12))},
     {"a": entry(offsets=(0, 4))}, {"a": entry(shape=(-2,))}, {"a": entry(shape=(True,))}, {"a": entry(shape=(2.0,))},
-    {"a": entry(dtype="F33")}, {"a": entry(dtype=[])}, {"a": 3}, {"a": {}}, {"a": entry(), "b": entry()}, {"a": entry() | {"x": 1}}, [], {},
-    {"a": entry(), "b": entry(offsets=(8, 16))}, b'{"a":' + b"[" * 100_000, b"{\xff}", b'{"a": 1' + b"0" * 5000 + b"}",
+    {"a": entry(dtype="F33")}, {"a": entry(dtype=[])}, {"a": 3}, {"a": {}}, {"a": entry(), "b": entry()},
+    {"a": entry() | {"x": 1}}, [], {}, {"a": entry(), "b": entry(offsets=(8, 16))},
+    b'{"a":' + b"[" * 100_000, b"{\xff}", b'{"a": 1' + b"0" * 5000 + b"}",
     b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
 ])
 def test_a_header_that_lies_is_refused(tmp_path, header):
@@ -166,7 +170,8 @@ def outputs(rng, place):
     """Some tensors in a safetensors file, as outputs to write again."""
     shapes = [(), (3,), (2, 5), (0, 4), (1, 2, 3, 1)]
     dtypes = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "U8": np.uint8, "BOOL": np.bool_}
-    arrays = {f"{dtype}.{i}": np.array(rng.standard_normal(shape) * 100).astype(kind) for i, shape in enumerate(shapes) for dtype, kind in dtypes.items()}
+    arrays = {f"{dtype}.{i}": np.array(rng.standard_normal(shape) * 100).astype(kind)
+              for i, shape in enumerate(shapes) for dtype, kind in dtypes.items()}
     save_file(arrays, place / "in.safetensors")
     return arrays, [Output(name, own.dtype, own.shape, (Segment(own, 0, own.count),))
                     for name, own in open_file(place / "in.safetensors").tensors if own.dtype in ("F64", "F32", "F16")]
@@ -192,7 +197,8 @@ def test_slices_of_a_mindspore_tensor_are_put_together(tmp_path):
         return b"\x0a" + bytes([len(body)]) + body
 
     numbers = np.arange(6, dtype="<f4").tobytes()
-    (tmp_path / "a.ckpt").write_bytes(value(b"x", (2, 3), numbers[:12]) + value(b"x", (2, 3), numbers[12:]) + value(b"y", (1,), numbers[:4]))
+    halves = value(b"x", (2, 3), numbers[:12]) + value(b"x", (2, 3), numbers[12:])
+    (tmp_path / "a.ckpt").write_bytes(halves + value(b"y", (1,), numbers[:4]))
     found = dict(open_file(tmp_path / "a.ckpt").tensors)
     assert np.array_equal(load(found["x"]), np.arange(6).reshape(2, 3)) and found["y"].shape == (1,)
     (tmp_path / "b.ckpt").write_bytes(value(b"x", (2, 3), numbers) * 2)
@@ -205,8 +211,9 @@ def test_a_wrong_checksum_of_its_own_is_refused(tmp_path):
     place = dict(open_file(FIXTURES / "sd1.ckpt").tensors)["model.diffusion_model.out.2.weight"].pieces[0][0]
     content[place] ^= 1
     (tmp_path / "sd1.ckpt").write_bytes(content)
+    config = config_folder(tmp_path / "config", "sd1")
     with pytest.warns(UserWarning):
-        refused(lambda: convert(tmp_path / "sd1.ckpt", tmp_path / "out", config=config_folder(tmp_path / "config", "sd1")), "damaged")
+        refused(lambda: convert(tmp_path / "sd1.ckpt", tmp_path / "out", config=config), "damaged")
     assert not (tmp_path / "out").exists()
 
 
@@ -281,8 +288,8 @@ def test_a_signal_leaves_nothing(tmp_path):
     program = ("import sys, time; from weights_convert import cli, output; real = output._write\n"
                "def slow(file, data):\n    print('.', flush=True); time.sleep(0.2); real(file, data)\n"
                "output._write = slow; sys.exit(cli.main(sys.argv[1:]))")  # five minutes, if it were not stopped
-    run = subprocess.Popen([sys.executable, "-c", program, "convert", str(MICRO), str(tmp_path / "out")], cwd=ROOT, stdout=subprocess.PIPE,
-                           stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen([sys.executable, "-c", program, "convert", str(MICRO), str(tmp_path / "out")], cwd=ROOT,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     run.stdout.read(1)
     assert len(list(tmp_path.iterdir())) == 1
     run.send_signal(signal.SIGTERM)
@@ -355,8 +362,8 @@ def test_the_record(tmp_path):
 # ---- command line ----------------------------------------------------------------------------------------------------
 
 def command(arguments, **options):
-    return subprocess.run([sys.executable, "-m", "weights_convert", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
-                          timeout=120, **options)
+    return subprocess.run([sys.executable, "-m", "weights_convert", *map(str, arguments)], cwd=ROOT, capture_output=True,
+                          text=True, timeout=120, **options)
 
 
 def test_command_line(tmp_path, capsys):
@@ -450,7 +457,7 @@ MUTATIONS = (flipped, cut, head_flipped, overwritten, moved, noise, reprogrammed
 def values(source):
     """{key: (dtype, shape, bytes)} of a file's tensors, its own checksums made."""
     output.digest(source.path, source.checks.get(source.path, ()))
-    return {key: (own.dtype, own.shape, load(own).tobytes()) for key, own in source.tensors if own.dtype in ("F64", "F32", "F16", "BF16")}
+    return {key: (own.dtype, own.shape, load(own).tobytes()) for key, own in source.tensors if own.dtype in FLOATS}
 
 
 @lru_cache(maxsize=None)

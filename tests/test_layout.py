@@ -42,7 +42,8 @@ CONVERT_ARROWS = {
     "infer": "rules_original", "tokenizer_files": "sources",
     "additions": "engine infer rules_lora sources tensors",
     "output": "tensors safetensors_file mindspore_ckpt",
-    "convert": "additions engine infer leaves output rules_diffusers rules_mindone rules_original sources tensors tokenizer_files | config",
+    "convert": "additions engine infer leaves output rules_diffusers rules_mindone rules_original sources tensors "
+               "tokenizer_files | config",
     "verify": "output sources tensors", "inspect": "additions infer sources tensors",
     "cli": "convert inspect verify", "__init__": "convert inspect verify", "__main__": "cli",
 }

@@ -344,7 +344,8 @@ def _write_small(place, model):
     scheduler = model.configs["scheduler"].get("_class_name", "DDIMScheduler")
     index = {"_class_name": "StableDiffusionPipeline", "feature_extractor": [None, None], "requires_safety_checker": False,
              "safety_checker": [None, None], "scheduler": ["diffusers", scheduler],
-             "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
+             "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+             "unet": ["diffusers", "UNet2DConditionModel"],
              "vae": ["diffusers", "AutoencoderKL"]}
     content = {"model_index.json": to_json(index), "scheduler/scheduler_config.json": to_json(model.configs["scheduler"]),
                **{f"{c}/config.json": to_json(model.configs[c]) for c in COMPONENTS},

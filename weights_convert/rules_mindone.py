@@ -17,8 +17,8 @@ def _plain(pattern, target):
 
 # (name in the core, name in the file, kind)
 RESNET_PARTS = (("norm1", "in_layers_norm", _norm), ("conv1", "in_layers_conv.conv", _plain),
-                ("time_emb_proj", "emb_layers.1", _plain), ("norm2", "out_layers_norm", _norm), ("conv2", "out_layers_conv.conv", _plain),
-                ("conv_shortcut", "skip_connection.conv", _plain))
+                ("time_emb_proj", "emb_layers.1", _plain), ("norm2", "out_layers_norm", _norm),
+                ("conv2", "out_layers_conv.conv", _plain), ("conv_shortcut", "skip_connection.conv", _plain))
 ATTENTION_PARTS = (("norm", "norm", _norm), (r"(?P<path>transformer_blocks\.\d+\.norm\d)", "{path}", _norm),
                    (r"(?P<path>proj_in|proj_out|transformer_blocks\.\d+\.(?:attn|ff).+)", "{path}", _plain))
 _LAYER, _BLOCK = r"text_encoder/text_model\.encoder\.layers\.(?P<i>\d+)", TEXT + "transformer_layer.resblocks.{i}"

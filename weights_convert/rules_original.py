@@ -80,8 +80,8 @@ CLIP_RULES = (
 )
 
 _SCHEDULE = ("betas|alphas_cumprod|alphas_cumprod_prev|sqrt_alphas_cumprod|sqrt_one_minus_alphas_cumprod"
-             "|log_one_minus_alphas_cumprod|sqrt_recip_alphas_cumprod|sqrt_recipm1_alphas_cumprod|posterior_variance|posterior_log_variance_clipped"
-             "|posterior_mean_coef1|posterior_mean_coef2|lvlb_weights|logvar|scale_factor")
+             "|log_one_minus_alphas_cumprod|sqrt_recip_alphas_cumprod|sqrt_recipm1_alphas_cumprod|posterior_variance"
+             "|posterior_log_variance_clipped|posterior_mean_coef1|posterior_mean_coef2|lvlb_weights|logvar|scale_factor")
 DROPS = (
     Drop(_SCHEDULE, "the noise schedule, which the scheduler's configuration describes"),
     Drop(r"model_ema\.(decay|num_updates)", "counters of the averaging"),

@@ -131,88 +131,114 @@ def run(program, tensor):
     Raises:
         Refused: any operation or name that is not needed for dictionaries of tensors.
     """
+    machine = _Machine(tensor)
     try:
-        return _run(program, tensor)
+        for operation, argument, _ in pickletools.genops(program):
+            if operation.name == "STOP":
+                return machine.pop(1)[0]
+            machine.do(operation.name, argument)
     except (IndexError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, Refused):
             raise
         raise Refused(f"its pickle is malformed ({type(error).__name__}: {error})") from None
-
-
-def _run(program, tensor):
-    stack, marks, memo = [], [], {}
-
-    def since_mark():
-        place = marks.pop()
-        items = stack[place:]
-        del stack[place:]
-        return items
-
-    def pop(number):
-        if len(stack) - (marks[-1] if marks else 0) < number:
-            raise Refused("its pickle takes more from the stack than there is")
-        items = stack[len(stack) - number:]
-        del stack[len(stack) - number:]
-        return items
-
-    for operation, argument, _ in pickletools.genops(program):
-        name = operation.name
-        if name in ("PROTO", "FRAME"):
-            continue
-        if name == "STOP":
-            return pop(1)[0]
-        if name in CONSTANTS:
-            stack.append(CONSTANTS[name]())
-        elif name in ARGUMENTS:
-            stack.append(argument)
-        elif name == "MARK":
-            marks.append(len(stack))
-        elif name == "TUPLE":
-            stack.append(tuple(since_mark()))
-        elif name in TUPLES:
-            stack.append(tuple(pop(TUPLES[name])))
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            memo[argument] = stack[-1]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
-        elif name == "GLOBAL":
-            stack.append(_name(argument.replace(" ", ".")))
-        elif name == "STACK_GLOBAL":
-            stack.append(_name("{}.{}".format(*pop(2))))
-        elif name == "BINPERSID":
-            stack.append(_storage(pop(1)[0]))
-        elif name == "REDUCE":
-            stack.append(_call(*pop(2), tensor))
-        elif name in ("APPEND", "APPENDS"):
-            items = pop(1) if name == "APPEND" else since_mark()
-            _top(stack, list).extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            items = pop(2) if name == "SETITEM" else since_mark()
-            _fill(_top(stack, dict), items)
-        elif name == "BUILD":
-            pop(1)  # the state of an OrderedDict, which torch gives a `_metadata`
-            _top(stack, dict)
-        else:
-            raise Refused(f"its pickle has the operation {name}, which is not needed for tensors")
     raise Refused("its pickle has no end")
+
+
+class _Machine:
+    """The stack, the marks on it, and the memo of a pickle."""
+
+    def __init__(self, tensor):
+        self.tensor, self.stack, self.marks, self.memo = tensor, [], [], {}
+
+    def do(self, name, argument):
+        """One operation."""
+        if name in CONSTANTS:
+            self.stack.append(CONSTANTS[name]())
+        elif name in ARGUMENTS:
+            self.stack.append(argument)
+        elif name in TUPLES:
+            self.stack.append(tuple(self.pop(TUPLES[name])))
+        elif name in OPERATIONS:
+            OPERATIONS[name](self, argument)
+        elif name not in ("PROTO", "FRAME"):
+            raise Refused(f"its pickle has the operation {name}, which is not needed for tensors")
+
+    def pop(self, number):
+        """That many items from the top, none from below the last mark."""
+        place = len(self.stack) - number
+        if place < (self.marks[-1] if self.marks else 0):
+            raise Refused("its pickle takes more from the stack than there is")
+        items, self.stack[place:] = self.stack[place:], []
+        return items
+
+    def since_mark(self):
+        return self.pop(len(self.stack) - self.marks.pop())
+
+    def top(self, kind):
+        """The top item, which has to be of a kind that can be filled."""
+        if not isinstance(self.stack[-1], kind):
+            raise Refused(f"its pickle fills something that is no {kind.__name__}")
+        return self.stack[-1]
+
+    def mark(self, _):
+        self.marks.append(len(self.stack))
+
+    def tuple(self, _):
+        self.stack.append(tuple(self.since_mark()))
+
+    def put(self, index):
+        self.memo[len(self.memo) if index is None else index] = self.stack[-1]
+
+    def get(self, index):
+        self.stack.append(self.memo[index])
+
+    def name(self, text):
+        self.stack.append(_name(text.replace(" ", ".")))
+
+    def stack_name(self, _):
+        self.stack.append(_name("{}.{}".format(*self.pop(2))))
+
+    def storage(self, _):
+        self.stack.append(_storage(self.pop(1)[0]))
+
+    def call(self, _):
+        self.stack.append(_call(*self.pop(2), self.tensor))
+
+    def append(self, _):
+        items = self.pop(1)
+        self.top(list).extend(items)
+
+    def appends(self, _):
+        items = self.since_mark()
+        self.top(list).extend(items)
+
+    def set_item(self, _):
+        items = self.pop(2)
+        _fill(self.top(dict), items)
+
+    def set_items(self, _):
+        items = self.since_mark()
+        _fill(self.top(dict), items)
+
+    def build(self, _):
+        self.pop(1)  # the state of an OrderedDict, to which torch gives a `_metadata`
+        self.top(dict)
 
 
 CONSTANTS = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "NONE": lambda: None, "NEWTRUE": lambda: True,
              "NEWFALSE": lambda: False}
 ARGUMENTS = frozenset("BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8".split())
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+OPERATIONS = {
+    "MARK": _Machine.mark, "TUPLE": _Machine.tuple, "BINPUT": _Machine.put, "LONG_BINPUT": _Machine.put, "MEMOIZE": _Machine.put,
+    "BINGET": _Machine.get, "LONG_BINGET": _Machine.get, "GLOBAL": _Machine.name, "STACK_GLOBAL": _Machine.stack_name,
+    "BINPERSID": _Machine.storage, "REDUCE": _Machine.call, "APPEND": _Machine.append, "APPENDS": _Machine.appends,
+    "SETITEM": _Machine.set_item, "SETITEMS": _Machine.set_items, "BUILD": _Machine.build,
+}
 
 
 def _name(text):
     return Name(text) if text in ALLOWED else _refuse_name(text)
-
-
-def _top(stack, kind):
-    if not isinstance(stack[-1], kind):
-        raise Refused(f"its pickle fills something that is no {kind.__name__}")
-    return stack[-1]
 
 
 def _fill(mapping, items):
