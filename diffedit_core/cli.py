@@ -291,10 +291,15 @@ def make_draws(arguments, job):
             raise InputError(f"{file} is missing: --load-noise needs the draws of this recipe.") from None
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{file} is not a readable .npy file ({error}): write it again.") from None
-        if array.shape != shape or array.dtype.kind != drawn.dtype.kind or not np.isfinite(array).all():
+        kind = drawn.dtype.kind
+        with np.errstate(over="ignore"):
+            narrow = array.astype(drawn.dtype) if array.dtype.kind == kind else array
+        if array.shape != shape or array.dtype.kind != kind or not np.isfinite(narrow).all():
             raise InputError(f"{file} holds {array.dtype} {list(array.shape)}, this run draws finite {drawn.dtype} {list(shape)}: "
                              "use the noise of a run with the same picture size, number of maps and regularisation.")
-        draws[name] = array.astype(drawn.dtype).reshape(drawn.shape)
+        if kind == "i" and not (0 <= narrow).all():
+            raise InputError(f"{file} holds negative shifts: use the {name} of a trace.")
+        draws[name] = narrow.reshape(drawn.shape)
     return draws
 
 

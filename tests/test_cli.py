@@ -438,6 +438,7 @@ BAD_WORDS = {
     "noise of another size": (noise(posterior=np.zeros((1, 4, 8, 8), np.float32)), "--load-noise noise", "[1, 4, 8, 8]"),
     "whole noise": (noise(maps=np.zeros((2, 4, 6, 8), int)), "--load-noise noise", "int64"),
     "infinite noise": (noise(maps=np.full((2, 4, 6, 8), np.inf)), "--load-noise noise", "finite"),
+    "noise beyond float32": (noise(maps=np.full((2, 4, 6, 8), 1e300)), "--load-noise noise", "finite"),
     "damaged noise": (noise(maps=b"\x93NUMPY"), "--load-noise noise", "maps.npy is not a readable .npy file"),
     "empty noise": (noise(maps=b""), "--load-noise noise", "maps.npy is not a readable .npy file"),
     "damaged zip as noise": (noise(maps=b"PK\x03\x04 and no more"), "--load-noise noise", "maps.npy"),

@@ -33,6 +33,23 @@ ARROWS = {
 }
 MODULES = sorted(p.stem for p in CORE.glob("*.py"))
 
+# The same for the converter, with what it may import of the core after the bar.
+CONVERTER = ROOT / "weights_convert"
+CONVERT_ARROWS = {
+    "tensors": "", "engine": "tensors", "rules_diffusers": "engine", "rules_original": "engine", "rules_lora": "engine",
+    "rules_mindone": "engine rules_original",
+    "safetensors_file": "tensors", "torch_zip": "tensors", "mindspore_ckpt": "tensors",
+    "sources": "tensors safetensors_file torch_zip mindspore_ckpt | config",
+    "leaves": "| config params clip unet vae",
+    "infer": "rules_original", "tokenizer_files": "sources",
+    "additions": "engine infer rules_lora sources tensors",
+    "output": "tensors safetensors_file mindspore_ckpt",
+    "convert": "additions engine infer leaves output rules_diffusers rules_mindone rules_original sources tensors "
+               "tokenizer_files | config",
+    "verify": "output sources tensors", "inspect": "additions infer sources tensors",
+    "cli": "convert inspect verify", "__init__": "convert inspect verify", "__main__": "cli",
+}
+
 
 def imported(tree):
     """Modules of the package that a syntax tree imports, also within functions."""
@@ -72,12 +89,24 @@ def test_imports_point_one_way(module):
     assert imported(syntax(module)) - {"errors"} <= set(ARROWS[module].split())
 
 
-def test_the_table_has_no_circle():
+@pytest.mark.parametrize("module", sorted(p.stem for p in CONVERTER.glob("*.py")))
+def test_imports_of_the_converter_point_one_way(module):
+    """Of the core it uses the configurations and, in one place, the parameters and each model's specs."""
+    own, _, core = CONVERT_ARROWS[module].partition("|")
+    tree = ast.parse((CONVERTER / f"{module}.py").read_text(encoding="utf-8"))
+    relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    assert imported(ast.Module(relative, [])) <= set(own.split())
+    absolute = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) and node not in relative]
+    assert imported(ast.Module(absolute, [])) - {"errors"} <= set(core.split())
+
+
+@pytest.mark.parametrize("arrows", [ARROWS, {module: line.partition("|")[0] for module, line in CONVERT_ARROWS.items()}])
+def test_the_table_has_no_circle(arrows):
     def depth(module, path=()):
         assert module not in path, " -> ".join((*path, module))
-        return 1 + max((depth(m, (*path, module)) for m in ARROWS[module].split()), default=0)
+        return 1 + max((depth(m, (*path, module)) for m in arrows[module].split()), default=0)
 
-    assert all(depth(module) for module in ARROWS)
+    assert all(depth(module) for module in arrows)
 
 
 @pytest.mark.parametrize("line", [
@@ -90,12 +119,12 @@ def test_no_form_of_import_is_missed(line):
 
 def test_nothing_of_the_package_imports_torch():
     """Nor what is only for development."""
-    for file in [*CORE.rglob("*.py"), *Path(__file__).parent.glob("*.py")]:
+    for file in [*CORE.rglob("*.py"), *CONVERTER.rglob("*.py"), *Path(__file__).parent.glob("*.py")]:
         roots = {name.split(".")[0] for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
                  for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else
                               [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else [])}
         assert not roots & {"torch", "diffusers", "transformers"}, file
-        if file.is_relative_to(CORE):
+        if file.is_relative_to(CORE) or file.is_relative_to(CONVERTER):
             assert not roots & {"tests", "benchmarks", "hypothesis", "pytest"}, file
 
 
@@ -160,6 +189,17 @@ def top_level():
 
 def test_top_level():
     assert top_level() <= TOP
+
+
+def test_the_converter_is_packaged():
+    config = configparser.ConfigParser()
+    if not config.read(ROOT / "setup.cfg", encoding="utf-8"):
+        pytest.skip("no setup.cfg beside the tests: an installed package")
+    patterns = config["options.package_data"]["weights_convert"].split()
+    files = [p.name for p in CONVERTER.iterdir() if p.is_file() and p.suffix != ".py"]
+    assert files and all(any(matches(file, pattern) for pattern in patterns) for file in files)
+    assert "weights_convert" in config["options"]["packages"].split()
+    assert "weights_convert = weights_convert.cli:main" in config["options.entry_points"]["console_scripts"]
 
 
 def test_every_asset_is_packaged():

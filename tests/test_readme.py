@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from diffedit_core import cli
+from weights_convert import cli as converter
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,5 +56,8 @@ def test_named_files_exist():
 
 def test_flags_exist():
     known = cli.parser()._subparsers._group_actions[0].choices["edit"]._option_string_actions
-    for flag in set(re.findall(r"(--[a-z][a-z-]+)", TEXT)) - {"--help"}:
-        assert flag in known, flag
+    convert = converter.parser()._subparsers._group_actions[0].choices["convert"]._option_string_actions
+    weights = re.search(r"(?s)## Weights in other files.*?\n## ", TEXT)[0]
+    for written, flags in ((TEXT.replace(weights, ""), known), (weights, convert)):
+        for flag in set(re.findall(r"(--[a-z][a-z-]+)", written)) - {"--help"}:
+            assert flag in flags, flag

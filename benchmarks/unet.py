@@ -1,0 +1,94 @@
+"""One UNet evaluation: seconds, compile time and peak memory; with PyTorch in turn if there is one.
+
+    python -m benchmarks.unet MODEL [--size 64] [--batch 2] [--runs 5] [--pytorch PYTHON]
+
+MODEL is a folder in the diffusers layout. PYTHON is the interpreter of another environment, with torch and diffusers; the
+two processes take turns on the same inputs, and the largest relative difference of their predictions is printed.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+
+from diffedit_core.model import Model
+
+from .timing import alternate, summary
+
+TIMESTEP = 481
+
+
+class PyTorch:
+    """The same UNet in another process, which evaluates it once for each line that it is sent."""
+
+    def __init__(self, python, folder, model):
+        self.output = folder / "output.npy"
+        command = [python, str(Path(__file__).with_name("unet_pytorch.py")), model, str(folder), str(TIMESTEP)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self):
+        print("go", file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline().split()
+        if answer[:1] != ["done"]:
+            raise RuntimeError("the PyTorch process ended: its message stands above")
+        return np.load(self.output)
+
+    def close(self):
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def peak_memory():
+    """The largest resident set of this process so far, in GiB (Linux)."""
+    line, = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 2**20
+
+
+def main():
+    """Print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--size", type=int, default=64, help="of the latents: an eighth of the picture's")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--pytorch", metavar="PYTHON")
+    arguments = parser.parse_args()
+
+    rng, model = np.random.default_rng(0), Model.load(arguments.model)
+    shapes = {"latents": (arguments.batch, model.configs.latent_channels, arguments.size, arguments.size),
+              "states": (arguments.batch, 77, model.configs.text.hidden_size)}
+    arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    latents, states = map(ms.Tensor, arrays.values())
+    print(f"loaded              {peak_memory():6.1f} GiB peak", flush=True)
+
+    def ours():
+        return model.predict(latents, TIMESTEP, states).asnumpy()
+
+    start = time.perf_counter()
+    found = ours()
+    print(f"first evaluation    {time.perf_counter() - start:6.1f} s, with compiling", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "inputs.npz", **arrays)
+        functions = {"mindspore": ours}
+        if arguments.pytorch:
+            functions["pytorch"] = PyTorch(arguments.pytorch, Path(folder), arguments.model)
+            expected = functions["pytorch"]()
+            print(f"difference          {np.abs(found - expected).max() / np.abs(expected).max():.1e}", flush=True)
+        seconds = alternate(functions, arguments.runs)
+        if arguments.pytorch:
+            functions["pytorch"].close()
+    for name, values in seconds.items():
+        print(f"{name:<19} {summary(values)}")
+    if arguments.pytorch:
+        print(f"ratio of medians    {np.median(seconds['mindspore']) / np.median(seconds['pytorch']):6.2f}")
+    print(f"peak memory         {peak_memory():6.1f} GiB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
