@@ -295,8 +295,8 @@ def make_draws(arguments, job):
         with np.errstate(over="ignore"):
             narrow = array.astype(drawn.dtype) if array.dtype.kind == kind else array
         if array.shape != shape or array.dtype.kind != kind or not np.isfinite(narrow).all():
-            raise InputError(f"{file} holds {array.dtype} {list(array.shape)}, this run draws finite {drawn.dtype} {list(shape)}: "
-                             "use the noise of a run with the same picture size, number of maps and regularisation.")
+            raise InputError(f"{file} holds {array.dtype} {list(array.shape)}, this run draws finite {drawn.dtype} {list(shape)}: use "
+                             "the noise of a run with the same picture size, number of maps and regularisation.")
         if kind == "i" and not (0 <= narrow).all():
             raise InputError(f"{file} holds negative shifts: use the {name} of a trace.")
         draws[name] = narrow.reshape(drawn.shape)
@@ -328,7 +328,8 @@ def print_plan(arguments, configs, job, plan, folder):
                                   f"{job.options.num_maps} noise maps at timestep {plan.mask_timestep}"))
     if arguments.command == "edit":
         most = "at most " if plan.at_most else ""
-        print(f"UNet evaluations  {most}{total}: {plan.mask_evaluations} for the mask, {most}{plan.inversion_evaluations} for the inversion, "
+        print(f"UNet evaluations  {most}{total}: {plan.mask_evaluations} for the mask, "
+              f"{most}{plan.inversion_evaluations} for the inversion, "
               f"{plan.decode_evaluations} for the decoding of {len(set(arguments.target))} target(s)")
     else:
         print(f"UNet evaluations  {plan.mask_evaluations} for the mask")

@@ -2,9 +2,7 @@
 
 import functools
 import math
-import warnings
 
-import mindspore as ms
 import numpy as np
 import pytest
 from hypothesis import given
