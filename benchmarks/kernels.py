@@ -42,8 +42,8 @@ def run_operation(params, tensors, others, kernels, name):
 def measure(name, kernels, runs, rng):
     """(largest relative difference, {"reference": seconds, kernels: seconds})."""
     shapes, others = CASES[name]
-    tensors = tuple(ms.Tensor((rng.standard_normal(s) / np.sqrt(np.prod(s[1:]) if len(s) == 4 and s == W else 1)).astype(np.float32))
-                    for s in shapes)
+    arrays = [rng.standard_normal(s) / np.sqrt(np.prod(s[1:]) if s == W else 1) for s in shapes]
+    tensors = tuple(ms.Tensor(a.astype(np.float32)) for a in arrays)
     graphs = {k: Graph(_function(len(tensors)), {}, others, k, name) for k in ("reference", kernels)}
     expected, found = [graphs[k](*tensors).asnumpy() for k in ("reference", kernels)]
     difference = np.abs(found - expected).max() / np.abs(expected).max()

@@ -46,7 +46,8 @@ def parser():
     edit = commands.add_parser("edit", help="write the edited picture", formatter_class=shown)
     mask = commands.add_parser("mask", help="only find where the edit would be", formatter_class=shown)
     info = commands.add_parser("info", help="print what a model is", formatter_class=shown)
-    info.add_argument("model", nargs="?", default=None, metavar="MODEL", help="folder or repository id (default: the shipped one)")
+    info.add_argument("model", nargs="?", default=None, metavar="MODEL",
+                      help="folder or repository id (default: the shipped one)")
 
     none = argparse.SUPPRESS  # a default of None is not worth showing
     for command in (edit, mask):
@@ -258,8 +259,8 @@ def working_size(size, trained, limit, quiet):
     if limit is None:
         limit = trained if longer > 1.5 * trained else longer
         if limit < longer and not quiet:
-            print(f"diffedit: working at {limit} pixels, for which the model was trained (--size {longer} keeps the picture's own "
-                  "size)", file=sys.stderr)
+            print(f"diffedit: working at {limit} pixels, for which the model was trained (--size {longer} keeps its "
+                  "own size)", file=sys.stderr)
     scale = min(1.0, limit / longer)
     return tuple(max(1, round(side * scale)) for side in size)
 
@@ -295,8 +296,8 @@ def make_draws(arguments, job):
         with np.errstate(over="ignore"):
             narrow = array.astype(drawn.dtype) if array.dtype.kind == kind else array
         if array.shape != shape or array.dtype.kind != kind or not np.isfinite(narrow).all():
-            raise InputError(f"{file} holds {array.dtype} {list(array.shape)}, this run draws finite {drawn.dtype} {list(shape)}: use "
-                             "the noise of a run with the same picture size, number of maps and regularisation.")
+            raise InputError(f"{file} holds {array.dtype} {list(array.shape)}, this run draws finite {drawn.dtype} {list(shape)}: "
+                             "use the noise of a run with the same picture size, number of maps and regularisation.")
         if kind == "i" and not (0 <= narrow).all():
             raise InputError(f"{file} holds negative shifts: use the {name} of a trace.")
         draws[name] = narrow.reshape(drawn.shape)
@@ -357,7 +358,8 @@ def write(arguments, job, target, edit, files, factor):
     shown = {"out": lambda: result, "mask": lambda: _grey(cells)}
     heat = None
     if edit.noise_map is not None:
-        heat = images.heat_map(images.mask_to_pixels(edit.noise_map[0], (height, width), factor)).resize(picture.size, resample=Image.Resampling.NEAREST)
+        heat = images.heat_map(images.mask_to_pixels(edit.noise_map[0], (height, width), factor))
+        heat = heat.resize(picture.size, resample=Image.Resampling.NEAREST)
         shown["map"] = lambda: heat
     labelled = [(arguments.source or "source", picture)] + ([("heat map", heat)] if heat is not None else [])
     labelled += [("mask over source", images.overlay(picture, cells))]
@@ -387,8 +389,8 @@ def save_trace(arguments, job, draws, edits, plan, folder):
             place = temporary if len(edits) == 1 else temporary / f"target-{i + 1}"
             place.mkdir(exist_ok=True)
             inverted = edit.inverted_latents
-            arrays = {"noise_map": edit.noise_map, "mask": edit.mask, "decoded_latents": edit.decoded_latents, "image": edit.image,
-                      "latents": None if inverted is None else inverted[0],
+            arrays = {"noise_map": edit.noise_map, "mask": edit.mask, "decoded_latents": edit.decoded_latents,
+                      "image": edit.image, "latents": None if inverted is None else inverted[0],
                       "inverted_latents": None if inverted is None else inverted[first:]}
             for name, array in arrays.items():
                 if array is not None:

@@ -119,7 +119,8 @@ class TextConfig:
         _check_kinds(self, vocab_size="count", hidden_size="count", intermediate_size="count",
                      num_hidden_layers="count", num_attention_heads="count", max_position_embeddings="count",
                      layer_norm_eps="positive")
-        _check(self.hidden_act in ("gelu", "quick_gelu"), f"'hidden_act' is {self.hidden_act!r}, expected 'gelu' or 'quick_gelu'.")
+        _check(self.hidden_act in ("gelu", "quick_gelu"),
+               f"'hidden_act' is {self.hidden_act!r}, expected 'gelu' or 'quick_gelu'.")
         _check(self.hidden_size % self.num_attention_heads == 0,
                f"'hidden_size' {self.hidden_size} is not a multiple of 'num_attention_heads' {self.num_attention_heads}.")
 

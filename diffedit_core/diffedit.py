@@ -95,7 +95,8 @@ class Options:
         if self.integrator == "belm" and self.num_encode_steps < 2:
             raise InputError("integrator belm takes two latents of different levels: invert at least two steps.")
         if self.num_encode_steps < 1:
-            raise InputError(f"encode_ratio {self.encode_ratio} of {self.num_inference_steps} steps rounds to no step: raise one.")
+            raise InputError(f"encode_ratio {self.encode_ratio} of {self.num_inference_steps} steps rounds to no step: raise "
+                             "one of them.")
 
     @property
     def num_encode_steps(self):
@@ -411,7 +412,9 @@ def edit(model, image, source, targets, options, draws, negative="", mask=None, 
     moments = model.encode_image(image, tiling)
     latents = model.latents(moments, draws["posterior"] if options.sample_posterior else None)
     if mask is None:
-        starts = _latents_per_map(model, moments, draws["posterior_mask"]) if options.posterior_per_map else latents.expand_dims(1)
+        starts = latents.expand_dims(1)
+        if options.posterior_per_map:
+            starts = _latents_per_map(model, moments, draws["posterior_mask"])
         found = _find_masks(model, starts, states, source, targets, options, draws["maps"], negative, progress)
     else:
         found = [(None, ms.Tensor(np.asarray(mask, np.float32)))] * len(targets)

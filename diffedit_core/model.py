@@ -74,7 +74,8 @@ def _fetch(repository, half):
         wanted = needed_files(names, half)
         return Path(snapshot_download(repository, allow_patterns=wanted))
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
-        raise InputError(f"The hub has no public model {repository} ({type(error).__name__}): check the name, or log in.") from None
+        raise InputError(f"The hub has no public model {repository} ({type(error).__name__}): check the name, or log "
+                         "in.") from None
     except InputError:
         raise
     except Exception as error:  # no network, a proxy's answer, a time-out: each client has exceptions of its own
@@ -226,7 +227,7 @@ class Model:
             self.on_compile(f"compiling {name}")
         outputs = graph(*inputs)
         results = outputs if isinstance(outputs, tuple) else (outputs,)
-        finite = all(np.isfinite(r.asnumpy() if r.dtype != ms.bfloat16 else r.astype(ms.float32).asnumpy()).all() for r in results)
+        finite = all(np.isfinite((r.astype(ms.float32) if r.dtype == ms.bfloat16 else r).asnumpy()).all() for r in results)
         if fresh and self.on_compile is not None:
             self.on_compile("")
         if not finite:

@@ -144,7 +144,8 @@ def survives(fault):
         file = Path(place) / "diffedit_core" / f"{fault.module}.py"
         text = file.read_text(encoding="utf-8")
         if text.count(fault.old) != 1:
-            raise SystemExit(f"{fault.name}: its text is {text.count(fault.old)} times in {fault.module}.py: bring it up to date.")
+            raise SystemExit(f"{fault.name}: its text is {text.count(fault.old)} times in {fault.module}.py: bring it up to "
+                             "date.")
         file.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *TESTS[fault.module]]
         environment = {**os.environ, "PYTHONPATH": place, "HYPOTHESIS_PROFILE": "faults"}

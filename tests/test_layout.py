@@ -134,7 +134,7 @@ DEVICES = ("CPU", "Ascend", "GPU")
 
 
 def test_only_kernels_choose_by_device():
-    """Elsewhere a device is asked for twice only, through `kernels.device`, to refuse bf16 and to say that nothing can be moved."""
+    """Elsewhere a device is asked for twice only, through `kernels.device`: to refuse bf16, to say that nothing can be moved."""
     asked = {module: {s for s in strings(syntax(module)) if s in DEVICES or s == "device_target"} for module in MODULES}
     assert asked.pop("kernels") >= {"CPU", "Ascend", "device_target"}
     for module, names in asked.items():

@@ -281,7 +281,8 @@ def test_noise_leaves_room_for_fresh_noise(pair, alpha, part):
     sigma = math.sqrt(part * (1 - alpha))
     wanted = math.sqrt(alpha) * R.wide(pair[0]) + math.sqrt((1 - part) * (1 - alpha)) * R.wide(pair[1])
     allowed = 1e-7 * np.abs(R.wide(pair[1])).max()  # where all the noise is fresh, the root of a rounding error is left
-    close(S.add_noise(*tensors(*pair), alpha, sigma), wanted, np.abs(pair[0]) + np.abs(pair[1]) + allowed / np.finfo(pair[0].dtype).eps)
+    scale = np.abs(pair[0]) + np.abs(pair[1]) + allowed / np.finfo(pair[0].dtype).eps
+    close(S.add_noise(*tensors(*pair), alpha, sigma), wanted, scale)
 
 
 @given(latents_like(), st.floats(1e-4, 1 - 1e-4))
