@@ -11,11 +11,12 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from diffedit_core import params as P
@@ -33,13 +34,15 @@ class TrainStep(nn.Cell):
     Args:
         loss: pure function of (params, *inputs, *static) -> scalar.
         params: tree of `mindspore.Parameter`.
+        frozen: beginnings of the paths of leaves that stay as they are.
         rates: float32 [2] of `rates(...)`: the learning rate with its bias correction, and 1 - decay of the average.
     """
 
-    def __init__(self, loss, params, *static):
+    def __init__(self, loss, params, *static, frozen=()):
         super().__init__(auto_prefix=False)
         self.graph = Graph(loss, params, *static)
-        self.leaves = self.graph.leaves
+        self.paths = [path for path in P.flatten(params) if not path.startswith(tuple(frozen))]
+        self.leaves = ms.ParameterTuple([P.flatten(params)[path] for path in self.paths])
         self.first, self.second, self.ema = [_copies(self.leaves, name) for name in ("first.", "second.", "ema.")]
         for leaf in (*self.first, *self.second):
             leaf.set_data(ops.zeros_like(leaf))
@@ -60,10 +63,15 @@ class TrainStep(nn.Cell):
         return loss, norm
 
     def state(self):
-        """{"params.a.b": array, "first.a.b": ..., "second.a.b": ..., "ema.a.b": ...}"""
-        named = {"params": self.leaves, "first": self.first, "second": self.second, "ema": self.ema}
-        paths = list(P.flatten(self.graph.params))
-        return {f"{kind}.{path}": leaf for kind, leaves in named.items() for path, leaf in zip(paths, leaves)}
+        """{"params.a.b": leaf, "first.a.b": ..., "second.a.b": ..., "ema.a.b": ...}; of frozen leaves only the first."""
+        kinds = {"first": self.first, "second": self.second, "ema": self.ema}
+        named = {f"{kind}.{path}": leaf for kind, leaves in kinds.items() for path, leaf in zip(self.paths, leaves)}
+        return {f"params.{path}": leaf for path, leaf in P.flatten(self.graph.params).items()} | named
+
+    def average(self):
+        """The tree of averaged weights, sharing its leaves with this step."""
+        averaged = dict(zip(self.paths, self.ema))
+        return P.tree_map(lambda path, leaf: averaged.get(path, leaf), self.graph.params)
 
 
 def _copies(leaves, prefix):
@@ -86,42 +94,62 @@ def rates(step, total, peak, warmup=200):
 # --- the state on disk ------------------------------------------------------------------------------------------------
 
 
-def save_checkpoint(path, step, train_step, facts):
-    """Write step, weights, moments and average as one file, which appears whole or not at all."""
+class Progress(NamedTuple):
+    """How far a run has come, and the facts that determine it."""
+
+    step: int
+    seconds: float  # spent in training so far
+    facts: dict
+
+
+def save_checkpoint(path, train_step, progress):
+    """Write progress, weights, moments and average as one file, which appears whole or not at all."""
     path = Path(path)
     arrays = {name: leaf.asnumpy() for name, leaf in train_step.state().items()}
     part = path.with_suffix(".part")
-    save_file(arrays, str(part), metadata={"step": str(step), "facts": json.dumps(facts)})
+    save_file(arrays, str(part), metadata={"progress": json.dumps(progress._asdict())})
     with open(part, "rb") as handle:
         os.fsync(handle.fileno())
     os.replace(part, path)
 
 
 def load_checkpoint(path, train_step, facts):
-    """Put a checkpoint's state into a TrainStep; returns its step, 0 if there is none.
+    """Put a checkpoint's state into a TrainStep and give its Progress; a fresh one if there is none.
 
     Raises:
-        InputError: the checkpoint is of another run (another config, seed, batch ...).
+        InputError: the checkpoint is of another run (another seed, batch ...).
     """
-    path = Path(path)
-    if not path.exists():
-        return 0
-    with safe_open(str(path), framework="np") as handle:
-        metadata = handle.metadata()
-        stored = json.loads(metadata["facts"])
-        if stored != json.loads(json.dumps(facts)):
-            changed = sorted(k for k in {*stored, *facts} if stored.get(k) != json.loads(json.dumps(facts)).get(k))
-            raise InputError(f"{path} is of a run with another {', '.join(changed)}: give the same, or another --out.")
+    facts = json.loads(json.dumps(facts))
+    if not Path(path).exists():
+        return Progress(0, 0.0, facts)
+    with open_checkpoint(path) as handle:
+        stored = Progress(**json.loads(handle.metadata()["progress"]))
+        if stored.facts != facts:
+            changed = sorted(k for k in {*stored.facts, *facts} if stored.facts.get(k) != facts.get(k))
+            raise InputError(f"{path} is of a run with another {', '.join(changed)}: give the same, or another --name.")
         for name, leaf in train_step.state().items():
             leaf.set_data(ms.Tensor(handle.get_tensor(name)))
-    return int(metadata["step"])
+    return stored
 
 
-def read_weights(path, kind="ema"):
-    """(step, {"a.b": array}) of a checkpoint, its moving average or its "params"."""
-    with safe_open(str(path), framework="np") as handle:
-        names = [name for name in handle.keys() if name.startswith(kind + ".")]
-        return int(handle.metadata()["step"]), {name[len(kind) + 1:]: handle.get_tensor(name) for name in names}
+def read_weights(path):
+    """(Progress, {"a.b": array}) of a checkpoint: the averaged weights, and those that were frozen."""
+    with open_checkpoint(path) as handle:
+        weights = {}
+        for kind in ("params.", "ema."):
+            weights.update({name[len(kind):]: handle.get_tensor(name) for name in handle.keys() if name.startswith(kind)})
+        return Progress(**json.loads(handle.metadata()["progress"])), weights
+
+
+def open_checkpoint(path):
+    """Raises InputError where there is no checkpoint of this program."""
+    try:
+        handle = safe_open(str(path), framework="np")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is no checkpoint ({error}): give one that train.py has written.") from None
+    if "progress" not in (handle.metadata() or {}):
+        raise InputError(f"{path} is no checkpoint: give one that train.py has written.")
+    return handle
 
 
 class Stop:
@@ -151,9 +179,12 @@ def run(train_step, batch, path, facts, steps, peak, until=None, save_minutes=4,
     Returns:
         The losses of this call's steps.
     """
-    step, losses, stop = load_checkpoint(path, train_step, facts), [], Stop()
-    saved = began = time.time()
-    first = step
+    progress, losses, stop = load_checkpoint(path, train_step, facts), [], Stop()
+    step, first, began, saved = progress.step, progress.step, time.time(), time.time()
+
+    def save():
+        save_checkpoint(path, train_step, Progress(step, progress.seconds + time.time() - began, progress.facts))
+
     while step < steps and not stop and (until is None or time.time() < until):
         loss, norm = train_step(rates(step, steps, peak), *batch(step))
         losses.append(float(loss.asnumpy()))
@@ -161,12 +192,12 @@ def run(train_step, batch, path, facts, steps, peak, until=None, save_minutes=4,
             raise InputError(f"The loss is {losses[-1]} at step {step}: start again from {path} with a smaller --rate.")
         step += 1
         if step % 50 == 0:
-            seconds = (time.time() - began) / (step - first)
-            log(f"step {step} loss {np.mean(losses[-50:]):.5f} norm {float(norm.asnumpy()):.3f} {1000 * seconds:.0f} ms/step")
+            log(f"step {step} loss {np.mean(losses[-50:]):.5f} norm {float(norm.asnumpy()):.3f} "
+                f"{1000 * (time.time() - began) / (step - first):.0f} ms/step")
         if time.time() - saved > 60 * save_minutes:
-            save_checkpoint(path, step, train_step, facts)
+            save()
             saved = time.time()
         if sample is not None and step % sample_steps == 0:
             sample(step)
-    save_checkpoint(path, step, train_step, facts)
+    save()
     return losses
