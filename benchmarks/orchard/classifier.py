@@ -120,7 +120,7 @@ def train(work, path, pictures, steps, batch=32, seed=0, log=print, until=None):
         rng = np.random.default_rng([seed, step])
         rows = rng.integers(pictures, size=batch)
         images = augment(data.to_model(np.stack([data.take(chunks, int(i)) for i in rows])), rng)
-        return ms.Tensor(images), ms.Tensor(wanted[rows])
+        return images, wanted[rows]
 
     facts = {"stage": "classifier", "seed": seed, "batch": batch, "pictures": pictures}
     return S.run(train_step, draw, path, facts, steps, 1.5e-3, until, log=log)

@@ -26,7 +26,7 @@ from diffedit_core.graphs import Graph
 BETAS, EPSILON, WEIGHT_DECAY, LARGEST_NORM, EMA_DECAY = (0.9, 0.99), 1e-8, 0.01, 1.0, 0.999
 
 
-class TrainStep(nn.Cell):
+class TrainStep:
     """`TrainStep(loss, params, *static)(rates, *inputs)` updates params in place and returns (loss, gradient norm).
 
     AdamW (Loshchilov & Hutter 2019) on gradients clipped to a global norm of 1, then ema += (1 - decay) (params - ema).
@@ -35,12 +35,38 @@ class TrainStep(nn.Cell):
         loss: pure function of (params, *inputs, *static) -> scalar.
         params: tree of `mindspore.Parameter`.
         frozen: beginnings of the paths of leaves that stay as they are.
-        rates: float32 [2] of `rates(...)`: the learning rate with its bias correction, and 1 - decay of the average.
+        rates: `rates(...)`.
+        inputs: numpy arrays.
     """
 
     def __init__(self, loss, params, *static, frozen=()):
+        self.update = Update(Graph(loss, params, *static), frozen)
+
+    def __call__(self, rates, *inputs):
+        loss, norm = self.update(ms.Tensor(rates), *map(ms.Tensor, inputs))
+        return float(loss.asnumpy()), float(norm.asnumpy())
+
+    def arrays(self):
+        """{"params.a.b": array, "first.a.b": ..., "second.a.b": ..., "ema.a.b": ...}; of frozen leaves only the first."""
+        return {name: leaf.asnumpy() for name, leaf in self.update.state().items()}
+
+    def restore(self, arrays):
+        """Take over what `arrays` gave."""
+        for name, leaf in self.update.state().items():
+            leaf.set_data(ms.Tensor(arrays[name]))
+
+    def average(self):
+        """The tree of averaged weights, sharing its leaves with this step."""
+        averaged = dict(zip(self.update.paths, self.update.ema))
+        return P.tree_map(lambda path, leaf: averaged.get(path, leaf), self.update.graph.params)
+
+
+class Update(nn.Cell):
+    """The graph of a TrainStep: gradients, clipping, AdamW, average."""
+
+    def __init__(self, graph, frozen):
         super().__init__(auto_prefix=False)
-        self.graph = Graph(loss, params, *static)
+        self.graph, params = graph, graph.params
         self.paths = [path for path in P.flatten(params) if not path.startswith(tuple(frozen))]
         self.leaves = ms.ParameterTuple([P.flatten(params)[path] for path in self.paths])
         self.first, self.second, self.ema = [_copies(self.leaves, name) for name in ("first.", "second.", "ema.")]
@@ -63,15 +89,10 @@ class TrainStep(nn.Cell):
         return loss, norm
 
     def state(self):
-        """{"params.a.b": leaf, "first.a.b": ..., "second.a.b": ..., "ema.a.b": ...}; of frozen leaves only the first."""
+        """{name: leaf} of everything that the next step depends on."""
         kinds = {"first": self.first, "second": self.second, "ema": self.ema}
         named = {f"{kind}.{path}": leaf for kind, leaves in kinds.items() for path, leaf in zip(self.paths, leaves)}
         return {f"params.{path}": leaf for path, leaf in P.flatten(self.graph.params).items()} | named
-
-    def average(self):
-        """The tree of averaged weights, sharing its leaves with this step."""
-        averaged = dict(zip(self.paths, self.ema))
-        return P.tree_map(lambda path, leaf: averaged.get(path, leaf), self.graph.params)
 
 
 def _copies(leaves, prefix):
@@ -79,7 +100,7 @@ def _copies(leaves, prefix):
 
 
 def rates(step, total, peak, warmup=200):
-    """[learning rate, 1 - EMA decay] at a step: linear warm-up, then half a cosine down to a twentieth of the peak.
+    """float32 [2]: learning rate and 1 - EMA decay at a step: linear warm-up, then half a cosine down to a twentieth of the peak.
 
     The primitive has no bias correction; the rate carries it: sqrt(1 - b2^t) / (1 - b1^t) with t = step + 1. The average
     forgets quickly at first: decay = min(0.999, (1 + step) / (10 + step)).
@@ -88,7 +109,7 @@ def rates(step, total, peak, warmup=200):
     cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / total))
     rate = peak * min(1.0, t / warmup) * (0.05 + 0.95 * cosine)
     rate *= math.sqrt(1 - BETAS[1] ** t) / (1 - BETAS[0] ** t)
-    return ms.Tensor(np.array((rate, 1 - min(EMA_DECAY, (1 + step) / (10 + step))), np.float32))
+    return np.array((rate, 1 - min(EMA_DECAY, (1 + step) / (10 + step))), np.float32)
 
 
 # --- the state on disk ------------------------------------------------------------------------------------------------
@@ -105,9 +126,8 @@ class Progress(NamedTuple):
 def save_checkpoint(path, train_step, progress):
     """Write progress, weights, moments and average as one file, which appears whole or not at all."""
     path = Path(path)
-    arrays = {name: leaf.asnumpy() for name, leaf in train_step.state().items()}
     part = path.with_suffix(".part")
-    save_file(arrays, str(part), metadata={"progress": json.dumps(progress._asdict())})
+    save_file(train_step.arrays(), str(part), metadata={"progress": json.dumps(progress._asdict())})
     with open(part, "rb") as handle:
         os.fsync(handle.fileno())
     os.replace(part, path)
@@ -127,8 +147,7 @@ def load_checkpoint(path, train_step, facts):
         if stored.facts != facts:
             changed = sorted(k for k in {*stored.facts, *facts} if stored.facts.get(k) != facts.get(k))
             raise InputError(f"{path} is of a run with another {', '.join(changed)}: give the same, or another --name.")
-        for name, leaf in train_step.state().items():
-            leaf.set_data(ms.Tensor(handle.get_tensor(name)))
+        train_step.restore({name: handle.get_tensor(name) for name in handle.keys()})
     return stored
 
 
@@ -171,7 +190,8 @@ def run(train_step, batch, path, facts, steps, peak, until=None, save_minutes=4,
     """The training loop: from the checkpoint's step to `steps`, or until a time; saves every few minutes and at the end.
 
     Args:
-        batch: function of the step -> inputs of the loss.
+        train_step: a TrainStep, or what has its methods.
+        batch: function of the step -> inputs of the loss, numpy arrays.
         path: of the checkpoint.
         facts: what the run is determined by; a checkpoint with others is refused.
         until: `time.time()` at which to stop, or None.
@@ -187,12 +207,12 @@ def run(train_step, batch, path, facts, steps, peak, until=None, save_minutes=4,
 
     while step < steps and not stop and (until is None or time.time() < until):
         loss, norm = train_step(rates(step, steps, peak), *batch(step))
-        losses.append(float(loss.asnumpy()))
+        losses.append(loss)
         if not math.isfinite(losses[-1]):
             raise InputError(f"The loss is {losses[-1]} at step {step}: start again from {path} with a smaller --rate.")
         step += 1
         if step % 50 == 0:
-            log(f"step {step} loss {np.mean(losses[-50:]):.5f} norm {float(norm.asnumpy()):.3f} "
+            log(f"step {step} loss {np.mean(losses[-50:]):.5f} norm {norm:.3f} "
                 f"{1000 * (time.time() - began) / (step - first):.0f} ms/step")
         if time.time() - saved > 60 * save_minutes:
             save()

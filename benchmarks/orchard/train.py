@@ -38,7 +38,9 @@ SHOWN = ("a bowl of apples on a wooden table", "a basket of pears on a wooden ta
 
 def pooled(x, size):
     """Means over squares of `size` pixels, without what is left at the edge: [B,C,H,W] -> [B,C,H//size,W//size]."""
-    return ops.AvgPool(kernel_size=size, strides=size)(x)
+    batch, channels, rows, columns = x.shape[0], x.shape[1], x.shape[2] // size, x.shape[3] // size
+    x = x[:, :, :rows * size, :columns * size].reshape(batch, channels, rows, size, columns, size)
+    return x.mean((3, 5))
 
 
 def slopes(x):
@@ -50,61 +52,77 @@ def slopes(x):
 def roughness(x):
     """Root mean square slope in squares of 8 pixels: how much texture there is, wherever exactly it lies."""
     right, below = slopes(x)
-    return ops.sqrt(pooled(right * right + below * below, 8) + 1e-4)
+    return (pooled(right * right + below * below, 8) + 1e-4) ** 0.5
 
 
 def distance(found, wanted):
     """Mean absolute difference."""
-    return ops.abs(found - wanted).mean()
+    return (found - wanted).abs().mean()
+
+
+def vae_terms(found, image, mean, log_variance):
+    """L1 of the pixels, of their means over 4x4, of their slopes and of the local roughness, and a little KL.
+
+    Written in methods that tensors of MindSpore and of PyTorch share, so that both backends train on one loss.
+
+    Args:
+        found, image: round trip and picture [B,3,H,W] in [-1,1].
+        mean, log_variance: of the posterior [B,4,h,w].
+    Source: Rombach et al. 2022 (arXiv 2112.10752), appendix G, with terms on slopes in place of a perceptual network.
+    """
+    right, below = slopes(found)
+    wanted_right, wanted_below = slopes(image)
+    loss = distance(found, image) + distance(pooled(found, 4), pooled(image, 4))
+    loss = loss + 0.5 * (distance(right, wanted_right) + distance(below, wanted_below))
+    loss = loss + 0.5 * distance(roughness(found), roughness(image))
+    return loss + KL_WEIGHT * 0.5 * (mean * mean + log_variance.exp() - 1 - log_variance).mean()
 
 
 def vae_loss(params, image, noise, config, kernels):
-    """L1 of the pixels, of their means over 4x4 and of their slopes, L1 of the local roughness, and a little KL.
-
-    Args:
-        image: [B,3,H,W] in [-1,1].
-        noise: standard normal draws for the posterior [B,4,h,w].
-    Source: Rombach et al. 2022 (arXiv 2112.10752), appendix G, with terms on slopes in place of a perceptual network.
-    """
+    """`vae_terms` of a round trip through a sample of the posterior; noise [B,4,h,w] is standard normal."""
     mean, log_variance = vae.encode(params, image, config, kernels)
     found = vae.decode(params, vae.sample(mean, log_variance, noise), config, kernels)
-    pairs = tuple(zip(slopes(found), slopes(image)))
-    loss = distance(found, image) + distance(pooled(found, 4), pooled(image, 4))
-    loss = loss + 0.5 * (distance(pairs[0][0], pairs[0][1]) + distance(pairs[1][0], pairs[1][1])) + 0.5 * distance(roughness(found), roughness(image))
-    kl = 0.5 * (mean * mean + ops.exp(log_variance) - 1 - log_variance).mean()
-    return loss + KL_WEIGHT * kl
+    return vae_terms(found, image, mean, log_variance)
 
 
 def train_vae(a):
     """The stage `vae`: KL autoencoder on crops."""
-    params = P.to_parameters(start_weights(a.init, "vae", vae.specs(layout.VAE), a.seed))
+    weights = start_weights(a.init, "vae", vae.specs(layout.VAE), a.seed)
     frozen = ("encoder.", "quant_conv.") if a.freeze_encoder else ()
-    train_step = S.TrainStep(vae_loss, params, layout.VAE, K.default_kernels(), frozen=frozen)
+    if a.backend == "torch":
+        from .torch_steps import VAETrainStep
+        train_step = VAETrainStep(vae_terms, weights, frozen)
+    else:
+        train_step = S.TrainStep(vae_loss, P.to_parameters(weights), layout.VAE, K.default_kernels(), frozen=frozen)
     chunks = data.pictures(a.work / "pictures", a.pictures)
     shape = (a.batch, layout.VAE.latent_channels, a.crop // layout.VAE.factor, a.crop // layout.VAE.factor)
 
     def batch(step):
         rng = np.random.default_rng([a.seed, step])
-        return (ms.Tensor(data.crops(chunks, a.pictures, rng, a.batch, a.crop)),
-                ms.Tensor(rng.standard_normal(shape).astype(np.float32)))
+        return (data.crops(chunks, a.pictures, rng, a.batch, a.crop), rng.standard_normal(shape).astype(np.float32))
 
-    judge = VAEJudge(train_step.average(), layout.VAE)
-    facts = {"stage": "vae", "seed": a.seed, "batch": a.batch, "crop": a.crop, "pictures": a.pictures, "frozen": frozen,
+    judge = VAEJudge(train_step, layout.VAE)
+    facts = {"stage": "vae", "backend": a.backend, "seed": a.seed, "batch": a.batch, "crop": a.crop, "pictures": a.pictures, "frozen": frozen,
              "before": history(a.init, "vae")}
     return run(a, train_step, batch, facts, judge.report)
 
 
 class VAEJudge:
-    """Round trips of validation pictures through the mean of the posterior."""
+    """Round trips of validation pictures through the mean of the posterior, by the project's own functions."""
 
-    def __init__(self, params, config, count=12):
+    def __init__(self, train_step, config, count=12):
         scenes = [W.sample_scene(W.SEEDS["validation"][i]) for i in range(count)]
         self.images = data.to_model(np.stack([W.render(scene)[0] for scene in scenes]))
-        self.graphs = [Graph(f, params, config, K.default_kernels()) for f in (vae.encode, vae.decode)]
+        self.train_step = train_step
+        self.params = P.to_parameters(P.tree_map(lambda _, leaf: np.zeros(leaf.shape, np.float32), vae.specs(config)))
+        self.graphs = [Graph(f, self.params, config, K.default_kernels()) for f in (vae.encode, vae.decode)]
 
     def round_trip(self, images):
-        """[B,3,H,W] -> the same, one at a time."""
+        """[B,3,H,W] -> the same, one at a time, with the averaged weights of now."""
         encode, decode = self.graphs
+        now = P.flatten(self.train_step.average())
+        for path, leaf in P.flatten(self.params).items():
+            leaf.set_data(ms.Tensor(np.asarray(now[path])))
         return np.concatenate([decode(encode(ms.Tensor(row[None]))[0]).asnumpy() for row in images])
 
     def report(self, log, folder, step):
@@ -163,7 +181,7 @@ def train_unet(a):
         chosen = np.where(rng.random(a.batch) < PLAIN, 0, 4) + rng.integers(4, size=a.batch)
         ids = np.where(rng.random((a.batch, 1)) < CAPTION_DROPOUT, tokens.empty, tokens.ids[rows, chosen])
         levels = roots[:, timesteps].reshape(2, a.batch, 1, 1, 1)
-        return tuple(map(ms.Tensor, (drawn, noise, levels, timesteps, ids.astype(np.int32))))
+        return drawn, noise, levels, timesteps, ids.astype(np.int32)
 
     judge = UNetJudge(train_step.average(), latents, tokens)
     facts = {"stage": "unet", "seed": a.seed, "batch": a.batch, "pictures": a.pictures, "vae": latents.name,
@@ -390,6 +408,8 @@ def parser():
         p.add_argument("--sample-steps", type=int, default=1000, help="steps between two sample sheets")
         if name == "vae":
             p.add_argument("--crop", type=int, default=64, help="side of the crops, in pixels")
+            p.add_argument("--backend", choices=("mindspore", "torch"), default="mindspore",
+                           help="torch: the same training with PyTorch and diffusers (pip install .[train])")
             p.add_argument("--freeze-encoder", action="store_true", help="train the decoder only: the latents stay as they are")
         else:
             p.add_argument("--vae", type=Path, help="checkpoint or model folder of the VAE (default: vae.safetensors of --work)")
