@@ -48,7 +48,7 @@ class TrainStep:
 
     def arrays(self):
         """{"params.a.b": array, "first.a.b": ..., "second.a.b": ..., "ema.a.b": ...}; of frozen leaves only the first."""
-        return {name: leaf.asnumpy() for name, leaf in self.update.state().items()}
+        return {name: leaf.asnumpy().copy() for name, leaf in self.update.state().items()}  # its memory is updated in place
 
     def restore(self, arrays):
         """Take over what `arrays` gave."""
@@ -172,18 +172,19 @@ def open_checkpoint(path):
 
 
 class Stop:
-    """True once the process was asked to end (SIGTERM or Ctrl-C): the loop then saves and leaves."""
+    """Within `with Stop() as stop:` a SIGTERM or Ctrl-C makes `stop.asked` true, so that the loop can save and leave."""
 
-    def __init__(self):
+    def __enter__(self):
         self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+        self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
 
     def _ask(self, *_):
         self.asked = True
 
-    def __bool__(self):
-        return self.asked
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
 
 def run(train_step, batch, path, facts, steps, peak, until=None, save_minutes=4, log=print, sample=None, sample_steps=1000):
@@ -199,25 +200,26 @@ def run(train_step, batch, path, facts, steps, peak, until=None, save_minutes=4,
     Returns:
         The losses of this call's steps.
     """
-    progress, losses, stop = load_checkpoint(path, train_step, facts), [], Stop()
+    progress, losses = load_checkpoint(path, train_step, facts), []
     step, first, began, saved = progress.step, progress.step, time.time(), time.time()
 
     def save():
         save_checkpoint(path, train_step, Progress(step, progress.seconds + time.time() - began, progress.facts))
 
-    while step < steps and not stop and (until is None or time.time() < until):
-        loss, norm = train_step(rates(step, steps, peak), *batch(step))
-        losses.append(loss)
-        if not math.isfinite(losses[-1]):
-            raise InputError(f"The loss is {losses[-1]} at step {step}: start again from {path} with a smaller --rate.")
-        step += 1
-        if step % 50 == 0:
-            log(f"step {step} loss {np.mean(losses[-50:]):.5f} norm {norm:.3f} "
-                f"{1000 * (time.time() - began) / (step - first):.0f} ms/step")
-        if time.time() - saved > 60 * save_minutes:
-            save()
-            saved = time.time()
-        if sample is not None and step % sample_steps == 0:
-            sample(step)
-    save()
+    with Stop() as stop:
+        while step < steps and not stop.asked and (until is None or time.time() < until):
+            loss, norm = train_step(rates(step, steps, peak), *batch(step))
+            if not math.isfinite(loss):
+                raise InputError(f"The loss is {loss} at step {step}: go on from {path} with a smaller --rate.")
+            losses.append(loss)
+            step += 1
+            if step % 50 == 0:
+                log(f"step {step} loss {np.mean(losses[-50:]):.5f} norm {norm:.3f} "
+                    f"{1000 * (time.time() - began) / (step - first):.0f} ms/step")
+            if time.time() - saved > 60 * save_minutes:
+                save()
+                saved = time.time()
+            if sample is not None and step % sample_steps == 0:
+                sample(step)
+        save()
     return losses
