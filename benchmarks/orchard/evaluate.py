@@ -77,12 +77,18 @@ class Setting(NamedTuple):
 def setting(model, options, batch):
     """Encode pictures and captions; the noise of each picture follows from its scene's seed, as in `diffedit.edit`."""
     latents = model.latents(model.encode_image(np.stack([c.source for c in batch])))
-    source, target, empty = [model.encode_prompts(texts) for texts in
+    source, target, empty = [text_states(model, texts) for texts in
                              ([W.caption(c.scene) for c in batch], [W.caption(c.edited) for c in batch], [""] * len(batch))]
     draws = [D.draw_noise(c.scene.seed, 1, options.num_maps, latents.shape[1:]) for c in batch]
     maps, noise = [np.concatenate([d[name] for d in draws]) for name in ("maps", "posterior")]
     levels = S.levels(model.configs.scheduler, options.num_inference_steps)
     return Setting(model, options, latents, source, target, empty, maps, ms.Tensor(noise), levels)
+
+
+def text_states(model, texts):
+    """[B,77,D] of B texts, each different one encoded once."""
+    distinct = list(dict.fromkeys(texts))
+    return ops.gather(model.encode_prompts(distinct), ms.Tensor([distinct.index(text) for text in texts]), 0)
 
 
 def find_mask(s):
@@ -115,9 +121,12 @@ def everywhere(s):
 
 
 def diffedit(s, batch):
-    """DiffEdit with the default recipe: mask, encoding, decoding."""
+    """DiffEdit with the default recipe: mask, encoding, decoding; with an empty mask, the source, as in `diffedit.edit`."""
     noise_map, mask = find_mask(s)
-    return Outcome(decoded(s, encoding(s), mask), mask.asnumpy(), noise_map.asnumpy())
+    images, masks = decoded(s, encoding(s), mask), mask.asnumpy()
+    empty = ~masks.any((1, 2))
+    images[empty] = np.stack([c.source for c in batch])[empty]
+    return Outcome(images, masks, noise_map.asnumpy())
 
 
 def encode_decode(s, batch):
@@ -141,7 +150,7 @@ def recipe_diffusers(s, batch):
     edits = []
     for case in batch:
         draws = D.draw_noise(case.scene.seed, 1, s.options.num_maps, s.latents.shape[1:], posterior_per_map=True)
-        options = D.RECIPES["diffusers"].replace(num_inference_steps=s.options.num_inference_steps)
+        options = D.RECIPES["diffusers"].replace(num_inference_steps=s.options.num_inference_steps, num_maps=s.options.num_maps)
         edits += D.edit(s.model, case.source[None], W.caption(case.scene), [W.caption(case.edited)], options, draws,
                         negative=W.caption(case.scene))
     return Outcome(np.concatenate([e.image for e in edits]), np.concatenate([e.mask for e in edits]),
@@ -259,8 +268,8 @@ def text_to_image(model, options, classifier, count, held_out, batch=8):
         part = texts[start:start + batch]
         noise = np.stack([D.draw_noise(seed, 1, 1, (model.configs.latent_channels, size, size))["posterior"][0]
                           for seed in seeds[start:start + batch]])
-        latents = measures.sample(model.predict, ms.Tensor(noise), levels, model.encode_prompts(part),
-                                  model.encode_prompts([""] * len(part)), options.guidance_scale,
+        latents = measures.sample(model.predict, ms.Tensor(noise), levels, text_states(model, part),
+                                  text_states(model, [""] * len(part)), options.guidance_scale,
                                   model.configs.scheduler.prediction_type)
         pictures.append(np.clip(model.decode_latents(latents), -1, 1))
     pictures = np.concatenate(pictures)
