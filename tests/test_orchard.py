@@ -61,10 +61,11 @@ def test_a_seed_is_one_scene_and_one_picture(seed):
     assert np.array_equal(first, second) and all(np.array_equal(masks[name], again[name]) for name in masks)
 
 
-@pytest.mark.parametrize("change", [{"fruit": "melon"}, {"container": "cup"}, {"background": "snow"}, {"count": 6}, {"place": "top"}])
-def test_what_is_not_in_the_world_is_refused_by_name(change):
-    with pytest.raises(ValueError, match=str(next(iter(change.values())))):
-        dataclasses.replace(W.sample_scene(3), **change)
+@pytest.mark.parametrize("part, value", [("fruit", "melon"), ("container", "cup"), ("background", "snow"), ("count", 6),
+                                         ("place", "top")])
+def test_what_is_not_in_the_world_is_refused_by_name(part, value):
+    with pytest.raises(ValueError, match=str(value)):
+        dataclasses.replace(W.sample_scene(3), **{part: value})
 
 
 def test_one_fruit_is_not_mixed():
@@ -199,7 +200,8 @@ def test_the_guides_own_captions_are_in_the_language():
     edited = W.counterfactual(scene, fruit="pear", container="basket")
     assert W.caption(edited) == "a basket of pears on a wooden table"
     assert "two lemons on a plate on green grass" in W.captions(W.Scene("lemon", "plate", "green grass", 2, "left", 0))
-    assert "a bowl of apples on a wooden table on the left" in W.captions(W.Scene("apple", "bowl", "a wooden table", 3, "left", 0))
+    apples = W.Scene("apple", "bowl", "a wooden table", 3, "left", 0)
+    assert "a bowl of apples on a wooden table on the left" in W.captions(apples)
 
 
 def test_every_word_is_one_token(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from mindspore import nn
 
 from benchmarks.orchard import classifier, data, layout, steps as S, train, world as W
-from diffedit_core import clip, kernels as K, model as M, params as P, unet, vae
+from diffedit_core import clip, kernels as K, model as M, params as P, unet
 from diffedit_core.config import TextConfig, UNetConfig
 from diffedit_core.errors import InputError
 from diffedit_core.graphs import Graph

@@ -1,6 +1,5 @@
 """Training data of the Orchard, written once: pictures in chunks, captions as token ids, and the latents of a VAE."""
 
-import json
 import os
 from pathlib import Path
 

@@ -53,7 +53,8 @@ def cases(count):
         scene = W.sample_scene(W.SEEDS["test"][i])
         edited = W.random_edit(scene, W.EDITS[i % len(W.EDITS)])
         pictures = [W.render(s)[0] for s in (scene, edited)]
-        found.append(Case(W.EDITS[i % len(W.EDITS)], scene, edited, *data.to_model(np.stack(pictures)), W.true_mask(*pictures)))
+        images = data.to_model(np.stack(pictures))
+        found.append(Case(W.EDITS[i % len(W.EDITS)], scene, edited, *images, W.true_mask(*pictures)))
     return found
 
 
@@ -150,7 +151,8 @@ def recipe_diffusers(s, batch):
     edits = []
     for case in batch:
         draws = D.draw_noise(case.scene.seed, 1, s.options.num_maps, s.latents.shape[1:], posterior_per_map=True)
-        options = D.RECIPES["diffusers"].replace(num_inference_steps=s.options.num_inference_steps, num_maps=s.options.num_maps)
+        options = D.RECIPES["diffusers"].replace(num_inference_steps=s.options.num_inference_steps,
+                                                  num_maps=s.options.num_maps)
         edits += D.edit(s.model, case.source[None], W.caption(case.scene), [W.caption(case.edited)], options, draws,
                         negative=W.caption(case.scene))
     return Outcome(np.concatenate([e.image for e in edits]), np.concatenate([e.mask for e in edits]),
@@ -199,7 +201,7 @@ def judge(case, image, mask, round_trip, found, factor):
 
 
 def interval(values):
-    """(mean, low, high) at 95 %: Wilson's for booleans, two standard errors otherwise; values that are not numbers are left out."""
+    """(mean, low, high) at 95 %: Wilson's for booleans, else 1.96 standard errors; values that are not numbers are left out."""
     values = np.asarray(values)
     n, z = len(values), 1.96
     if values.dtype == bool:
@@ -219,7 +221,8 @@ def frechet(a, b):
     values, vectors = np.linalg.eigh(covariances[0])
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     cross = np.linalg.eigvalsh(root @ covariances[1] @ root)
-    return float(((means[0] - means[1]) ** 2).sum() + sum(map(np.trace, covariances)) - 2 * np.sqrt(np.clip(cross, 0, None)).sum())
+    squares = ((means[0] - means[1]) ** 2).sum()
+    return float(squares + sum(map(np.trace, covariances)) - 2 * np.sqrt(np.clip(cross, 0, None)).sum())
 
 
 def run_method(name, model, options, found_cases, classifier, trips):
@@ -252,8 +255,8 @@ def summarise(records):
 def groups(found_cases):
     """{line of the table: indices of its cases}."""
     lines = {kind: [i for i, c in enumerate(found_cases) if c.kind == kind] for kind in W.EDITS}
-    lines["removing the container"] = [i for i, c in enumerate(found_cases) if c.kind == "container" and c.edited.container == "none"]
-    lines["single fruit"] = [i for i, c in enumerate(found_cases) if c.kind == "fruit" and c.scene.count == 1]
+    lines["removing the container"] = [i for i in lines["container"] if found_cases[i].edited.container == "none"]
+    lines["single fruit"] = [i for i in lines["fruit"] if found_cases[i].scene.count == 1]
     return {name: rows for name, rows in lines.items() if rows}
 
 
@@ -277,7 +280,7 @@ def text_to_image(model, options, classifier, count, held_out, batch=8):
     right = found == np.stack([C.classes(scene) for scene in scenes])
     names = list(C.HEADS)
     numbers = {name: interval(right[:, i]) for i, name in enumerate(names)}
-    numbers["fruit, container and background"] = interval(right[:, [names.index(n) for n in ("fruit", "container", "background")]].all(1))
+    numbers["fruit, container and background"] = interval(right[:, :names.index("count")].all(1))
     return numbers, pictures
 
 
@@ -361,8 +364,10 @@ def evaluate(a):
     results = {"model": str(a.model), "edits": a.edits, "steps": a.steps, "guidance_scale": a.guidance,
                "classifier accuracy": C.accuracy(classifier),
                "vae": {"psnr": measures.psnr(trips, sources), "slope error": measures.slope_error(trips, sources)}}
-    text = f"VAE round trip of {a.edits} test renders: PSNR {results['vae']['psnr']:.2f} dB, slope error {results['vae']['slope error']:.3f}.\n"
-    text += "Classifier on unseen renders: " + ", ".join(f"{k} {v:.3f}" for k, v in results["classifier accuracy"].items()) + ".\n\n"
+    text = (f"VAE round trip of {a.edits} test renders: PSNR {results['vae']['psnr']:.2f} dB, "
+            f"slope error {results['vae']['slope error']:.3f}.\n")
+    text += "Classifier on unseen renders: "
+    text += ", ".join(f"{k} {v:.3f}" for k, v in results["classifier accuracy"].items()) + ".\n\n"
     true_features = classifier(truths)[0]
     lines, compared, results["records"] = {}, {}, {}
     for name in a.methods:

@@ -97,7 +97,8 @@ def public(component, config):
     fields = {"_class_name": CLASSES[component][1], **dataclasses.asdict(config)}
     if component == "vae":
         levels = len(config.block_out_channels)
-        fields.update(act_fn="silu", down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels)
+        fields.update(act_fn="silu", down_block_types=["DownEncoderBlock2D"] * levels,
+                      up_block_types=["UpDecoderBlock2D"] * levels)
     elif component == "text_encoder":
         fields.pop("_class_name")
         tokens = vocabulary()[0]

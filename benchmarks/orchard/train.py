@@ -16,7 +16,6 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from mindspore import ops
 from tqdm import tqdm
 
 from diffedit_core import clip, kernels as K, model as M, params as P, schedule, tokenizer as T, unet, vae
@@ -102,8 +101,8 @@ def train_vae(a):
         return (data.crops(chunks, a.pictures, rng, a.batch, a.crop), rng.standard_normal(shape).astype(np.float32))
 
     judge = VAEJudge(train_step, layout.VAE)
-    facts = {"stage": "vae", "backend": a.backend, "seed": a.seed, "batch": a.batch, "crop": a.crop, "pictures": a.pictures, "frozen": frozen,
-             "before": history(a.init, "vae")}
+    facts = {"stage": "vae", "backend": a.backend, "seed": a.seed, "batch": a.batch, "crop": a.crop, "pictures": a.pictures,
+             "frozen": frozen, "before": history(a.init, "vae")}
     return run(a, train_step, batch, facts, judge.report)
 
 
@@ -240,7 +239,8 @@ class UNetJudge:
 
     def __init__(self, params, latents, tokens, steps=25, guidance_scale=4.0):
         kernels = K.default_kernels()
-        self.text, self.unet = Graph(clip.apply, params, layout.text_config(), kernels), Graph(unet.apply, params, layout.UNET, kernels)
+        self.text = Graph(clip.apply, params, layout.text_config(), kernels)
+        self.unet = Graph(unet.apply, params, layout.UNET, kernels)
         self.decode = Graph(vae.decode, latents.params, layout.VAE, kernels)
         self.scaling_factor, self.steps, self.guidance_scale = latents.scaling_factor, steps, guidance_scale
         self.ids = [ms.Tensor(T.encode(tokens.tokenizer, list(texts))) for texts in (SHOWN, [""] * len(SHOWN))]
@@ -268,14 +268,15 @@ license: apache-2.0
 ---
 # Orchard
 
-A small latent diffusion model of synthetic still lifes, {size}x{size} pixels: {fruits} in a bowl, in a basket, on a plate or alone, on
-{grounds}. Stable Diffusion 2.1's architecture in small: v-prediction, scaled_linear schedule, factor-8 KL autoencoder with 4
-channels, linear projections; {parameters} million parameters, stored in fp16.
+A small latent diffusion model of synthetic still lifes, {size}x{size} pixels: {fruits} in a bowl,
+in a basket, on a plate or alone, on {grounds}.
+Stable Diffusion 2.1's architecture in small: v-prediction, scaled_linear schedule, factor-8 KL autoencoder with 4 channels,
+linear projections; {parameters} million parameters, stored in fp16.
 
 Captions: "a bowl of apples on a wooden table", "two lemons on a plate on green grass on the left", "a bowl of fruits on sand".
 
-Data: {pictures} scenes drawn by `benchmarks/orchard/world.py`, seeds {seeds}; {held_out} combinations of fruit, container and ground were
-held out. No photograph and no other data were used{start}.
+Data: {pictures} scenes drawn by `benchmarks/orchard/world.py`, seeds {seeds}; {held_out} combinations of fruit, container
+and ground were held out. No photograph and no other data were used{start}.
 
 Training: `benchmarks/orchard/train.py` on two shared CPU cores; training.json has the steps and seconds of every run.
 {budget}
@@ -308,8 +309,8 @@ def export(a):
     source = a.vae or a.work / "vae.safetensors"
     latents = Latents(a.work, source, progress.facts["pictures"])
     if latents.name != progress.facts["vae"]:
-        raise InputError(f"{checkpoint} was trained on the latents of encoder {progress.facts['vae']}, {source} has {latents.name}: "
-                         "give that VAE, or one whose decoder only was trained on.")
+        raise InputError(f"{checkpoint} was trained on the latents of encoder {progress.facts['vae']}, {source} has "
+                         f"{latents.name}: give that VAE, or one of which only the decoder was trained further.")
     found = layout.configs(latents.scaling_factor)
     trees = {"text_encoder": P.tree_map(lambda path, _: weights[path], clip.specs(found.text)),
              "unet": P.tree_map(lambda path, _: weights[path], unet.specs(found.unet)), "vae": latents.params}
@@ -319,9 +320,12 @@ def export(a):
 
 def card(trees, training, results):
     """The text of the model card."""
-    budget = "\n".join(f"- {stage}: " + "; ".join(
-        f"from the weights of {r['weights']}" if r["steps"] is None else f"{r['steps']} steps of {r['batch']} in {r['seconds'] / 3600:.2f} h"
-        for r in training[stage]) for stage in ("vae", "unet"))
+    def line(run):
+        if run["steps"] is None:
+            return f"from the weights of {run['weights']}"
+        return f"{run['steps']} steps of {run['batch']} in {run['seconds'] / 3600:.2f} h"
+
+    budget = "\n".join(f"- {stage}: " + "; ".join(map(line, training[stage])) for stage in ("vae", "unet"))
     earlier = [r["weights"] for stage in ("vae", "unet") for r in training[stage] if r["steps"] is None]
     return CARD.format(
         size=W.SIZE, fruits=", ".join(W.PLURALS[name] for name in W.FRUITS), grounds=", ".join(W.BACKGROUNDS),
