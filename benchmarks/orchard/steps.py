@@ -73,26 +73,31 @@ class Update(nn.Cell):
         for leaf in (*self.first, *self.second):
             leaf.set_data(ops.zeros_like(leaf))
         self.gradient = ms.value_and_grad(self.graph, None, self.leaves)
-        self.adam = ops.AdamWeightDecay()
+        self.map = ops.HyperMap()  # a loop over hundreds of leaves exceeds the compiler's depth (MindSpore 2.8)
 
     def construct(self, rates, *inputs):
         loss, gradients = self.gradient(*inputs)
-        squares = 0.0
-        for g in gradients:
-            squares = squares + ops.ReduceSum()(g * g)
-        norm = ops.sqrt(squares)
+        norm = ops.sqrt(ops.addn(self.map(square_sum, gradients)))
         shrink = LARGEST_NORM / ops.maximum(norm, LARGEST_NORM)
-        for leaf, first, second, ema, g in zip(self.leaves, self.first, self.second, self.ema, gradients):
-            done = self.adam(leaf, first, second, rates[0], BETAS[0], BETAS[1], EPSILON, WEIGHT_DECAY, g * shrink)
-            moved = ops.depend(leaf, done)
-            ops.assign(ema, ema + rates[1] * (moved - ema))
-        return loss, norm
+        done = self.map(ops.partial(adamw, rates, shrink), self.leaves, self.first, self.second, self.ema, gradients)
+        return ops.depend(loss, done), norm
 
     def state(self):
         """{name: leaf} of everything that the next step depends on."""
         kinds = {"first": self.first, "second": self.second, "ema": self.ema}
         named = {f"{kind}.{path}": leaf for kind, leaves in kinds.items() for path, leaf in zip(self.paths, leaves)}
         return {f"params.{path}": leaf for path, leaf in P.flatten(self.graph.params).items()} | named
+
+
+def square_sum(x):
+    """Sum of squares."""
+    return ops.ReduceSum()(x * x)
+
+
+def adamw(rates, shrink, leaf, first, second, ema, gradient):
+    """Update one leaf, its moments and its average, in place (Loshchilov & Hutter 2019, algorithm 2)."""
+    done = ops.AdamWeightDecay()(leaf, first, second, rates[0], BETAS[0], BETAS[1], EPSILON, WEIGHT_DECAY, gradient * shrink)
+    return ops.assign(ema, ema + rates[1] * (ops.depend(leaf, done) - ema))
 
 
 def _copies(leaves, prefix):
