@@ -127,7 +127,9 @@ def write_model(folder, scaling_factor, weights, training, card):
     for component, config in (("text_encoder", found.text), ("unet", found.unet), ("vae", found.vae)):
         (part / component).mkdir()
         write_json(part / component / "config.json", public(component, config))
-        P.save(weights[component], part / component / (M.COMPONENTS[component][2] + ".safetensors"))
+        file = part / component / (M.COMPONENTS[component][2] + ".safetensors")
+        P.save(weights[component], file)
+        file.chmod(0o644)  # safetensors writes for the owner only
     (part / "scheduler").mkdir()
     write_json(part / "scheduler" / "scheduler_config.json", public("scheduler", found.scheduler))
     write_tokenizer(part / "tokenizer")
