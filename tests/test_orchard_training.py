@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from mindspore import nn
 
 from benchmarks.orchard import classifier, data, layout, steps as S, train, world as W
-from diffedit_core import clip, kernels as K, model as M, params as P, unet
+from diffedit_core import clip, kernels as K, model as M, params as P, unet, vae
 from diffedit_core.config import TextConfig, UNetConfig
 from diffedit_core.errors import InputError
 from diffedit_core.graphs import Graph
@@ -253,6 +253,26 @@ def test_gradients_of_the_unet_and_its_text_encoder():
     levels = np.concatenate((np.cos(angles), np.sin(angles))).astype(np.float32)
     inputs = (latents, noise, levels, np.array((3, 400, 900), np.int32), rng.integers(11, size=(3, 5)).astype(np.int32))
     slopes_agree(train.unet_loss, {**clip.specs(text), **unet.specs(config)}, inputs, (text, config, "cpu"))
+
+
+def test_both_backends_make_the_same_step():
+    """One loss and one update; PyTorch's convolutions are in bfloat16. Their checkpoints have the same leaves."""
+    pytest.importorskip("torch", reason="extra `train`")
+    pytest.importorskip("diffusers", reason="extra `train`")
+    from benchmarks.orchard.torch_steps import VAETrainStep
+    specs, rng = vae.specs(layout.VAE), np.random.default_rng(0)
+    start = P.init(specs, rng)
+    image, noise = rng.uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32), rng.standard_normal((2, 4, 4, 4)).astype(np.float32)
+    one = VAETrainStep(train.vae_terms, start, frozen=("encoder.",))
+    two = S.TrainStep(train.vae_loss, P.to_parameters(start), layout.VAE, "cpu", frozen=("encoder.",))
+    found, wanted = [step(S.rates(0, 9, 1e-3), image, noise) for step in (one, two)]
+    assert found == pytest.approx(wanted, rel=0.03)
+    a, b = one.arrays(), two.arrays()
+    assert {name: x.shape for name, x in a.items()} == {name: x.shape for name, x in b.items()}
+    firsts = [np.concatenate([x[name].ravel() for name in sorted(x) if name.startswith("first.")]) for x in (a, b)]
+    assert np.corrcoef(*firsts)[0, 1] > 0.995
+    one.restore(b)
+    assert all(np.array_equal(one.arrays()[name], b[name]) for name in b)
 
 
 # ---- data and the written model --------------------------------------------------------------------------------------
