@@ -1,0 +1,397 @@
+"""Measure a model on edits whose true answer is known: a table (JSON and Markdown) and a contact sheet.
+
+    python -m benchmarks.orchard.evaluate --classifier WORK/classifier.safetensors --out results [--model DIR] [--edits 201]
+
+A third of the edits each changes the fruit, the container, and both. The true mask is what differs between two renders
+of one scene (`world.true_mask`), on the grid of the latents: a cell counts as soon as one of its 8x8 pixels differs, since
+no latent mask can be finer. Intervals are 95 %: Wilson's for shares, two standard errors of the mean for the rest.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import mindspore as ms
+import numpy as np
+from mindspore import ops
+from tqdm import tqdm
+
+from diffedit_core import diffedit as D, images as I, model as M, schedule as S
+from diffedit_core.errors import InputError
+
+from . import classifier as C, data, measures, world as W
+from .train import to_pixels
+
+BATCH = 6  # edits at once
+
+
+class Case(NamedTuple):
+    """An edit with its answer; pictures are float [3,H,W] in [-1,1]."""
+
+    kind: str
+    scene: W.Scene
+    edited: W.Scene
+    source: np.ndarray
+    truth: np.ndarray
+    mask: np.ndarray  # true mask, bool [H,W]
+
+
+class Outcome(NamedTuple):
+    """What a method made of a batch of cases."""
+
+    images: np.ndarray  # [B,3,H,W]
+    masks: np.ndarray  # [B,h,w], or None without one
+    noise_maps: np.ndarray  # [B,h,w], or None
+
+
+def cases(count):
+    """The first edits of the test split, their kinds in turn."""
+    found = []
+    for i in range(count):
+        scene = W.sample_scene(W.SEEDS["test"][i])
+        edited = W.random_edit(scene, W.EDITS[i % len(W.EDITS)])
+        pictures = [W.render(s)[0] for s in (scene, edited)]
+        images = data.to_model(np.stack(pictures))
+        found.append(Case(W.EDITS[i % len(W.EDITS)], scene, edited, *images, W.true_mask(*pictures)))
+    return found
+
+
+# --- methods ----------------------------------------------------------------------------------------------------------
+
+
+class Setting(NamedTuple):
+    """What every method needs of a batch."""
+
+    model: M.Model
+    options: D.Options
+    latents: ms.Tensor  # [B,4,h,w]
+    source: ms.Tensor  # text states [B,77,D]
+    target: ms.Tensor
+    empty: ms.Tensor
+    maps: np.ndarray  # noise [B,n,4,h,w]
+    noise: ms.Tensor  # one more draw for each picture [B,4,h,w]
+    levels: S.Levels
+
+
+def setting(model, options, batch):
+    """Encode pictures and captions; the noise of each picture follows from its scene's seed, as in `diffedit.edit`."""
+    latents = model.latents(model.encode_image(np.stack([c.source for c in batch])))
+    source, target, empty = [text_states(model, texts) for texts in
+                             ([W.caption(c.scene) for c in batch], [W.caption(c.edited) for c in batch], [""] * len(batch))]
+    draws = [D.draw_noise(c.scene.seed, 1, options.num_maps, latents.shape[1:]) for c in batch]
+    maps, noise = [np.concatenate([d[name] for d in draws]) for name in ("maps", "posterior")]
+    levels = S.levels(model.configs.scheduler, options.num_inference_steps)
+    return Setting(model, options, latents, source, target, empty, maps, ms.Tensor(noise), levels)
+
+
+def text_states(model, texts):
+    """[B,77,D] of B texts, each different one encoded once."""
+    distinct = list(dict.fromkeys(texts))
+    return ops.gather(model.encode_prompts(distinct), ms.Tensor([distinct.index(text) for text in texts]), 0)
+
+
+def find_mask(s):
+    """(noise_map, mask) of DiffEdit's first step."""
+    return D.find_masks(s.model.predict, s.model.configs.scheduler, s.latents.expand_dims(1), ms.Tensor(s.maps), s.options,
+                        (s.source, None), [(s.target, None)])[0]
+
+
+def encoding(s):
+    """The picture's latents at each level by DDIM run backwards without text."""
+    return D.invert(s.model.predict, s.latents, s.levels, s.options.num_encode_steps, s.empty,
+                    prediction_type=s.model.configs.scheduler.prediction_type)
+
+
+def noising(s):
+    """The picture's latents at each level by adding one noise, as SDEdit does."""
+    return ops.stack([S.add_noise(s.latents, s.noise, float(a)) if i else s.latents
+                      for i, a in enumerate(s.levels.alphas[:s.options.num_encode_steps + 1])])
+
+
+def decoded(s, trail, mask):
+    """Decode with the target caption and guidance, held to the trail outside the mask."""
+    latents = D.decode(s.model.predict, trail, mask, s.levels, s.target, s.empty, s.options.guidance_scale,
+                       s.model.configs.scheduler.prediction_type)
+    return s.model.decode_latents(latents)
+
+
+def everywhere(s):
+    return ops.ones((s.latents.shape[0], *s.latents.shape[2:]), s.latents.dtype)
+
+
+def diffedit(s, batch):
+    """DiffEdit with the default recipe: mask, encoding, decoding; with an empty mask, the source, as in `diffedit.edit`."""
+    noise_map, mask = find_mask(s)
+    images, masks = decoded(s, encoding(s), mask), mask.asnumpy()
+    empty = ~masks.any((1, 2))
+    images[empty] = np.stack([c.source for c in batch])[empty]
+    return Outcome(images, masks, noise_map.asnumpy())
+
+
+def encode_decode(s, batch):
+    """Encoding and decoding without a mask."""
+    return Outcome(decoded(s, encoding(s), everywhere(s)), None, None)
+
+
+def without_encode(s, batch):
+    """The mask with noise in place of the encoding (the paper's "w/o encode")."""
+    noise_map, mask = find_mask(s)
+    return Outcome(decoded(s, noising(s), mask), mask.asnumpy(), noise_map.asnumpy())
+
+
+def sdedit(s, batch):
+    """Noise, and decode without a mask (Meng et al. 2021, arXiv 2108.01073)."""
+    return Outcome(decoded(s, noising(s), everywhere(s)), None, None)
+
+
+def recipe_diffusers(s, batch):
+    """The public pipeline with its defaults, the source caption as negative prompt; one picture at a time."""
+    edits = []
+    for case in batch:
+        draws = D.draw_noise(case.scene.seed, 1, s.options.num_maps, s.latents.shape[1:], posterior_per_map=True)
+        options = D.RECIPES["diffusers"].replace(num_inference_steps=s.options.num_inference_steps,
+                                                  num_maps=s.options.num_maps)
+        edits += D.edit(s.model, case.source[None], W.caption(case.scene), [W.caption(case.edited)], options, draws,
+                        negative=W.caption(case.scene))
+    return Outcome(np.concatenate([e.image for e in edits]), np.concatenate([e.mask for e in edits]),
+                   np.concatenate([e.noise_map for e in edits]))
+
+
+def copy(s, batch):
+    """The source as it is: the best preservation, no change."""
+    return Outcome(np.stack([c.source for c in batch]), None, None)
+
+
+METHODS = {"DiffEdit": diffedit, "encode-decode": encode_decode, "mask without encoding": without_encode, "SDEdit": sdedit,
+           "recipe diffusers": recipe_diffusers, "copy": copy}
+
+
+# --- measures ---------------------------------------------------------------------------------------------------------
+
+
+def judge(case, image, mask, round_trip, found, factor):
+    """All numbers of one edit, as a flat dict.
+
+    Args:
+        image, round_trip: the edit, and the source through the VAE and back [3,H,W].
+        mask: the predicted mask [h,w], or None.
+        found: classes that the classifier sees in the edit.
+        factor: pixels per latent cell.
+    """
+    numbers = {
+        "background psnr": measures.psnr(image, case.source, ~case.mask),
+        "background floor": measures.psnr(round_trip, case.source, ~case.mask),
+        "edit psnr": measures.psnr(image, case.truth, case.mask),
+        "edit slope error": measures.slope_error(image, case.truth, case.mask),
+    }
+    if mask is not None:
+        cells, true_cells = mask > 0.5, W.on_grid(case.mask, factor)
+        numbers.update(zip(("iou", "precision", "recall"), measures.overlap(cells, true_cells)))
+        outside = ~np.kron(cells, np.ones((factor, factor), bool))
+        numbers["outside psnr"] = measures.psnr(image, case.source, outside)
+        numbers["outside floor"] = measures.psnr(round_trip, case.source, outside)
+    wanted = C.classes(case.edited)
+    numbers.update({f"{name} right": bool(found[i] == wanted[i]) for i, name in enumerate(C.HEADS)})
+    kept = [i for i, name in enumerate(C.HEADS) if name in ("container", "background")]
+    numbers["rest unchanged"] = bool(all(found[i] == wanted[i] for i in kept))
+    numbers["recognised"] = all(numbers[f"{name} right"] for name in ("fruit", "container"))
+    return numbers
+
+
+def interval(values):
+    """(mean, low, high) at 95 %: Wilson's for booleans, else 1.96 standard errors; values that are not numbers are left out."""
+    values = np.asarray(values)
+    n, z = len(values), 1.96
+    if values.dtype == bool:
+        p = values.mean()
+        middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return p, (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return float("nan"), float("nan"), float("nan")
+    half = z * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("inf")
+    return values.mean(), values.mean() - half, values.mean() + half
+
+
+def frechet(a, b):
+    """Fréchet distance of two sets of features [N,F] taken as normal (Heusel et al. 2017, eq. 6)."""
+    means, covariances = [x.mean(0) for x in (a, b)], [np.cov(x, rowvar=False) for x in (a, b)]
+    values, vectors = np.linalg.eigh(covariances[0])
+    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+    cross = np.linalg.eigvalsh(root @ covariances[1] @ root)
+    squares = ((means[0] - means[1]) ** 2).sum()
+    return float(squares + sum(map(np.trace, covariances)) - 2 * np.sqrt(np.clip(cross, 0, None)).sum())
+
+
+def run_method(name, model, options, found_cases, classifier, trips):
+    """(records, outcome images [N,3,H,W], masks, noise maps, features) of a method over all cases."""
+    images, masks, maps = [], [], []
+    for start in tqdm(range(0, len(found_cases), BATCH), desc=name, disable=None):
+        batch = found_cases[start:start + BATCH]
+        outcome = METHODS[name](setting(model, options, batch), batch)
+        images.append(np.clip(outcome.images, -1, 1))
+        masks += list(outcome.masks) if outcome.masks is not None else [None] * len(batch)
+        maps += list(outcome.noise_maps) if outcome.noise_maps is not None else [None] * len(batch)
+    images = np.concatenate(images)
+    features, classes = classifier(images)
+    factor = model.configs.vae.factor
+    records = [judge(*row, factor) for row in zip(found_cases, images, masks, trips, classes)]
+    return records, images, masks, maps, features
+
+
+def round_trips(model, found_cases):
+    """The sources through the VAE and back."""
+    return np.concatenate([np.clip(model.decode_latents(model.latents(model.encode_image(c.source[None]))), -1, 1)
+                           for c in tqdm(found_cases, desc="round trips", disable=None)])
+
+
+def summarise(records):
+    """{measure: (mean, low, high)} over records."""
+    return {key: interval([r[key] for r in records]) for key in records[0]} if records else {}
+
+
+def groups(found_cases):
+    """{line of the table: indices of its cases}."""
+    lines = {kind: [i for i, c in enumerate(found_cases) if c.kind == kind] for kind in W.EDITS}
+    lines["removing the container"] = [i for i in lines["container"] if found_cases[i].edited.container == "none"]
+    lines["single fruit"] = [i for i in lines["fruit"] if found_cases[i].scene.count == 1]
+    return {name: rows for name, rows in lines.items() if rows}
+
+
+def text_to_image(model, options, classifier, count, held_out, batch=8):
+    """Plain samples of captions of test scenes: ({measure: interval}, pictures)."""
+    seeds = W.SEEDS["test"][-count:]
+    scenes = [W.sample_scene(seed, held_out) for seed in seeds]
+    texts = [W.captions(scene)[2] for scene in scenes]  # the one that names the count
+    levels = S.levels(model.configs.scheduler, options.num_inference_steps)
+    size, pictures = model.configs.unet.sample_size, []
+    for start in tqdm(range(0, count, batch), desc="text to image", disable=None):
+        part = texts[start:start + batch]
+        noise = np.stack([D.draw_noise(seed, 1, 1, (model.configs.latent_channels, size, size))["posterior"][0]
+                          for seed in seeds[start:start + batch]])
+        latents = measures.sample(model.predict, ms.Tensor(noise), levels, text_states(model, part),
+                                  text_states(model, [""] * len(part)), options.guidance_scale,
+                                  model.configs.scheduler.prediction_type)
+        pictures.append(np.clip(model.decode_latents(latents), -1, 1))
+    pictures = np.concatenate(pictures)
+    _, found = classifier(pictures)
+    right = found == np.stack([C.classes(scene) for scene in scenes])
+    names = list(C.HEADS)
+    numbers = {name: interval(right[:, i]) for i, name in enumerate(names)}
+    numbers["fruit, container and background"] = interval(right[:, :names.index("count")].all(1))
+    return numbers, pictures
+
+
+# --- output -----------------------------------------------------------------------------------------------------------
+
+
+def contact_sheet(found_cases, records, images, masks, maps, each=12):
+    """Best, median and worst edits by their PSNR to the truth, side by side: source, heat map, mask, edit, truth."""
+    order = sorted((i for i, r in enumerate(records) if np.isfinite(r["edit psnr"])), key=lambda i: -records[i]["edit psnr"])
+    each = min(each, len(order))
+    middle = (len(order) - each) // 2
+    columns = [order[:each], order[middle:middle + each], order[-each:]]
+    rows = [[picture for column in columns for picture in strip(found_cases[column[k]], images[column[k]], masks[column[k]],
+                                                                maps[column[k]])] for k in range(each)]
+    return W.sheet(rows)
+
+
+def strip(case, image, mask, noise_map):
+    """Five uint8 pictures of one edit."""
+    source, edit, truth = to_pixels(np.stack([case.source, image, case.truth]))
+    clamped = np.minimum(noise_map, 3 * noise_map.mean())
+    size = source.shape[:2]
+    factor = size[0] // mask.shape[0]
+    wide = [np.kron(m, np.ones((factor, factor), np.float32)) for m in (clamped, mask)]
+    dimmed = (source * (0.35 + 0.65 * wide[1][..., None])).astype(np.uint8)
+    return [source, np.asarray(I.heat_map(wide[0])), dimmed, edit, truth]
+
+
+COLUMNS = {"iou": "mask IoU", "precision": "precision", "recall": "recall", "recognised": "fruit and container right",
+           "fruit right": "fruit right", "rest unchanged": "container and background right",
+           "outside psnr": "PSNR outside predicted mask", "outside floor": "(VAE floor)",
+           "background psnr": "PSNR outside true mask", "background floor": "(VAE floor)",
+           "edit psnr": "PSNR to true edit inside", "edit slope error": "slope error inside"}
+
+
+def table(lines):
+    """Markdown of {line: {measure: interval}}."""
+    text = ["| | n | " + " | ".join(COLUMNS.values()) + " |", "|" + "---|" * (len(COLUMNS) + 2)]
+    for name, (count, numbers) in lines.items():
+        text.append(f"| {name} | {count} | " + " | ".join(shown(numbers.get(key)) for key in COLUMNS) + " |")
+    return "\n".join(text) + "\n"
+
+
+def shown(triple):
+    """0.842 ±0.021; a dash where a method has no such number."""
+    if triple is None or not np.isfinite(triple[0]):
+        return "-"
+    mean, low, high = triple
+    digits = 1 if abs(mean) > 2 else 3
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def main(argv=None):
+    """Write results.json, results.md, edits.png and samples.png."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=M.ORCHARD, help="folder of the model (default: the one that ships)")
+    parser.add_argument("--classifier", required=True, type=Path, help="checkpoint of benchmarks.orchard.classifier")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the results")
+    parser.add_argument("--edits", type=int, default=201)
+    parser.add_argument("--texts", type=int, default=96, help="samples of seen, and of held-out combinations")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--guidance", type=float, default=D.RECIPES["paper"].guidance_scale)
+    arguments = parser.parse_args(argv)
+    try:
+        evaluate(arguments)
+    except InputError as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def evaluate(a):
+    """The whole measurement, written step by step into the folder."""
+    a.out.mkdir(parents=True, exist_ok=True)
+    model, classifier = M.Model.load(a.model), C.Classifier.load(a.classifier)
+    options = D.RECIPES["paper"].replace(num_inference_steps=a.steps, guidance_scale=a.guidance)
+    found_cases = cases(a.edits)
+    trips = round_trips(model, found_cases)
+    sources, truths = [np.stack([getattr(c, name) for c in found_cases]) for name in ("source", "truth")]
+    results = {"model": str(a.model), "edits": a.edits, "steps": a.steps, "guidance_scale": a.guidance,
+               "classifier accuracy": C.accuracy(classifier),
+               "vae": {"psnr": measures.psnr(trips, sources), "slope error": measures.slope_error(trips, sources)}}
+    text = (f"VAE round trip of {a.edits} test renders: PSNR {results['vae']['psnr']:.2f} dB, "
+            f"slope error {results['vae']['slope error']:.3f}.\n")
+    text += "Classifier on unseen renders: "
+    text += ", ".join(f"{k} {v:.3f}" for k, v in results["classifier accuracy"].items()) + ".\n\n"
+    true_features = classifier(truths)[0]
+    lines, compared, results["records"] = {}, {}, {}
+    for name in a.methods:
+        records, images, masks, maps, features = run_method(name, model, options, found_cases, classifier, trips)
+        results["records"][name] = records
+        compared[name] = (len(records), summarise(records))
+        results.setdefault("csfid", {})[name] = frechet(features, true_features)
+        if name == "DiffEdit":
+            lines = {line: (len(rows), summarise([records[i] for i in rows])) for line, rows in groups(found_cases).items()}
+            contact_sheet(found_cases, records, images, masks, maps).save(a.out / "edits.png")
+    text += table(lines) + "\nAll edits, against the alternatives:\n\n" + table(compared) + "\n"
+    text += "CSFID to the true edits: " + ", ".join(f"{k} {v:.2f}" for k, v in results["csfid"].items()) + ".\n\n"
+    results["lines"], results["methods"] = lines, compared
+    results["text to image"] = {}
+    for name, held_out in (("seen combinations", False), ("held-out combinations", True)) if a.texts else ():
+        numbers, pictures = text_to_image(model, options, classifier, a.texts, held_out)
+        results["text to image"][name] = numbers
+        text += f"Text to image, {name} (n = {a.texts}): " + ", ".join(f"{k} {shown(v)}" for k, v in numbers.items()) + ".\n\n"
+        W.sheet([list(to_pixels(pictures[i:i + 8])) for i in range(0, len(pictures) // 8 * 8, 8)]).save(
+            a.out / f"samples-{name.split()[0]}.png")
+    (a.out / "results.json").write_text(json.dumps(results, indent=1, default=float) + "\n", encoding="utf-8")
+    (a.out / "results.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""The Orchard's evaluation: its measures against closed forms, its batched methods against `diffedit.edit`."""
+
+import math
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from benchmarks.orchard import classifier as C, evaluate as E, measures, world as W
+from diffedit_core import diffedit as D
+
+from .test_diffedit import OBJECT, FakeModel
+
+SEEDS = st.integers(0, 2**31 - 1)
+OPTIONS = D.RECIPES["paper"].replace(num_inference_steps=10, num_maps=3, guidance_scale=3.0)
+
+
+def pictures(seed, *shape):
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+# ---- measures --------------------------------------------------------------------------------------------------------
+
+@given(SEEDS, st.floats(1e-3, 0.5))
+def test_psnr_of_a_constant_error(seed, error):
+    """20 log10(2 / error): the range is 2."""
+    wanted = 0.4 * pictures(seed, 3, 7, 9)
+    assert measures.psnr(wanted + np.float32(error), wanted) == pytest.approx(20 * math.log10(2 / error), abs=0.01)
+
+
+@given(SEEDS)
+def test_psnr_looks_only_where_it_is_told(seed):
+    wanted, where = pictures(seed, 2, 3, 7, 9), np.zeros((7, 9), bool)
+    where[2:4, 5:] = True
+    found = np.where(where, wanted + 0.1, -wanted)
+    assert measures.psnr(found, wanted, where) == measures.psnr(np.clip(wanted + 0.1, -1, 1), wanted, where)
+    assert np.isnan(measures.psnr(found, wanted, where & False))
+
+
+@given(SEEDS)
+def test_slope_error_of_equal_flat_and_brighter_pictures(seed):
+    wanted = 0.5 * pictures(seed, 3, 7, 9)
+    assert measures.slope_error(wanted, wanted) == 0
+    assert measures.slope_error(np.zeros_like(wanted), wanted) == pytest.approx(1)
+    assert measures.slope_error(wanted + 0.3, wanted) == pytest.approx(0, abs=1e-5)
+
+
+@given(SEEDS)
+def test_overlap_counts(seed):
+    a, b = np.random.default_rng(seed).random((2, 5, 7)) < 0.4
+    both, either = sum(x and y for x, y in zip(a.flat, b.flat)), sum(x or y for x, y in zip(a.flat, b.flat))
+    assert measures.overlap(a, b) == (both / either, both / a.sum(), both / b.sum())
+    assert measures.overlap(a, a) == (1, 1, 1) and measures.overlap(a & False, b & False) == (1, 1, 1)
+
+
+def test_sampling_is_ddim_from_the_last_level():
+    """With the predictor that knows the picture, any noise ends at the picture, up to the clean level's a(0)."""
+    levels = E.S.levels(FakeModel().configs.scheduler, 10)
+    picture, noise = pictures(1, 2, 3, 5, 7), pictures(2, 2, 3, 5, 7)
+
+    def predict(x, timestep, states):
+        a = levels.alphas[list(levels.timesteps).index(timestep, 1)]
+        return (x - math.sqrt(a) * E.ms.Tensor(picture)) / math.sqrt(1 - a)
+
+    found = measures.sample(predict, E.ms.Tensor(noise), levels, E.ms.Tensor(noise), None, 1.0, "epsilon").asnumpy()
+    scale = math.sqrt(levels.alphas[0])
+    assert np.abs(found - scale * picture).max() < 0.1 and np.abs(found - picture).max() < 0.1
+
+
+@given(SEEDS)
+def test_frechet_distance_of_a_shift_is_its_square(seed):
+    a = np.random.default_rng(seed).standard_normal((40, 5))
+    shift = np.array((0.5, 0, -1, 2, 0))
+    assert E.frechet(a, a) == pytest.approx(0, abs=1e-6)
+    assert E.frechet(a, a + shift) == pytest.approx((shift ** 2).sum(), rel=1e-6)
+    # of independent scaled axes: sum (s - 1)^2 var, here with s = 3
+    assert E.frechet(a, 3 * a) == pytest.approx(4 * (np.trace(np.cov(a.T)) + (a.mean(0) ** 2).sum()), rel=1e-6)
+
+
+def test_intervals():
+    """Wilson's for 92 of 100, from the closed form by hand; normal for numbers; not-a-number is left out."""
+    mean, low, high = E.interval([True] * 92 + [False] * 8)
+    assert (mean, low, high) == pytest.approx((0.92, 0.8500, 0.9589), abs=1e-3)
+    assert E.interval([True] * 20)[2] == pytest.approx(1) and 0.8 < E.interval([True] * 20)[1] < 1
+    mean, low, high = E.interval([1.0, 2.0, 3.0, float("nan")])
+    assert (mean, high - mean) == pytest.approx((2, 1.96 / math.sqrt(3)))
+    assert mean - low == pytest.approx(high - mean)
+
+
+# ---- cases -----------------------------------------------------------------------------------------------------------
+
+def test_cases_are_test_scenes_with_their_truth():
+    for i, case in enumerate(E.cases(6)):
+        assert case.kind == W.EDITS[i % 3] and case.scene.seed in W.SEEDS["test"]
+        before, after = E.to_pixels(np.stack([case.source, case.truth]))
+        assert np.array_equal(before, W.render(case.scene)[0]) and np.array_equal(after, W.render(case.edited)[0])
+        assert np.array_equal(case.mask, W.true_mask(before, after)) and case.mask.any()
+
+
+def test_the_true_edit_gets_full_marks_and_the_source_none():
+    case = E.cases(3)[2]
+    cells = W.on_grid(case.mask, 8)
+    right = E.judge(case, case.truth, cells, case.source, C.classes(case.edited), 8)
+    assert right["iou"] == right["precision"] == right["recall"] == 1
+    assert right["edit psnr"] > 100 and right["edit slope error"] == 0 and right["recognised"] and right["rest unchanged"]
+    assert right["background psnr"] > 25 and right["outside psnr"] > 25
+    copied = E.judge(case, case.source, ~cells, case.source, C.classes(case.scene), 8)
+    assert copied["iou"] == 0 and copied["background psnr"] > 100 and not copied["recognised"]
+    assert copied["edit psnr"] < 25
+
+
+# ---- methods ---------------------------------------------------------------------------------------------------------
+
+class Speaker(FakeModel):
+    """Understands every caption: a number between 1 and 3 that follows from its letters."""
+
+    class Prompts(dict):
+        def __missing__(self, text):
+            return 1 + 2 * zlib.crc32(text.encode()) / 2**32
+
+    PROMPTS = Prompts(FakeModel.PROMPTS)
+
+
+def small_cases(count=2):
+    scenes = [W.sample_scene(seed) for seed in range(count)]
+    return [E.Case("both", s, W.random_edit(s, "both"), *pictures(s.seed, 2, 3, 12, 16), np.kron(OBJECT, np.ones((2, 2))) > 0)
+            for s in scenes]
+
+
+def run(name, batch, options=OPTIONS):
+    model = Speaker()
+    return E.METHODS[name](E.setting(model, options, batch), batch)
+
+
+@pytest.mark.parametrize("name", ["DiffEdit", "recipe diffusers"])
+def test_a_batch_gives_what_each_edit_alone_gives(name):
+    batch, public = small_cases(), name != "DiffEdit"
+    options = D.RECIPES["diffusers"].replace(num_inference_steps=10, num_maps=3) if public else OPTIONS
+    found = run(name, batch)
+    for i, case in enumerate(batch):
+        source = W.caption(case.scene)
+        draws = D.draw_noise(case.scene.seed, 1, options.num_maps, (3, 6, 8), posterior_per_map=public)
+        alone = D.edit(Speaker(), case.source[None], source, [W.caption(case.edited)], options, draws,
+                       negative=source if public else "")[0]
+        np.testing.assert_allclose(found.images[i], alone.image[0], atol=1e-5)
+        assert np.array_equal(found.masks[i], alone.mask[0]) and found.masks[i].any()
+        np.testing.assert_allclose(found.noise_maps[i], alone.noise_map[0], atol=1e-6)
+
+
+def test_what_each_alternative_keeps():
+    """Outside the mask the masked ones give the round trip back; SDEdit and encode-decode may change everything."""
+    batch = small_cases()
+    trip = Speaker().decode_latents(Speaker().latents(Speaker().encode_image(np.stack([c.source for c in batch]))))
+    outside = np.kron(OBJECT, np.ones((2, 2))) == 0
+    for name in ("DiffEdit", "mask without encoding"):
+        found = run(name, batch)
+        assert np.array_equal(found.images[..., outside], trip[..., outside])
+        assert np.abs(found.images - trip)[..., ~outside].min() > 1e-4
+    for name in ("SDEdit", "encode-decode"):
+        found = run(name, batch)
+        assert found.masks is None and (found.images != trip).mean() > 0.9
+    assert np.array_equal(run("copy", batch).images, np.stack([c.source for c in batch]))
+    assert not np.allclose(run("SDEdit", batch).images, run("encode-decode", batch).images, atol=1e-2)
+
+
+def test_sheet_and_table():
+    batch = E.cases(4)
+    maps = [np.random.default_rng(i).random((16, 16)) for i in range(4)]
+    masks = [(m > 0.5).astype(np.float32) for m in maps]
+    records = [E.judge(c, c.truth * 0.9, m, c.source, C.classes(c.edited), 8) for c, m in zip(batch, masks)]
+    sheet = E.contact_sheet(batch, records, np.stack([c.truth for c in batch]), masks, maps, each=2)
+    assert sheet.size == (3 * 5 * W.SIZE, 2 * W.SIZE)
+    lines = {line: (len(rows), E.summarise([records[i] for i in rows])) for line, rows in E.groups(batch).items()}
+    text = E.table(lines)
+    rows = text.splitlines()
+    assert len(rows) == 2 + len(lines) and all(len(row.split("|")) == len(E.COLUMNS) + 4 for row in rows)
+    assert {"fruit", "container", "both"} <= set(lines)
