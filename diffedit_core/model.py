@@ -330,8 +330,8 @@ def estimate_memory(configs, latent_size, rows, dtype, kernels):
 
 
 def warn_of_slow_convolution(kernels):
-    """MindSpore 2.9 and later fall back to oneDNN's reference loop for 3x3 convolutions on a CPU (200 times slower)."""
+    """MindSpore 2.9 and later fall back to oneDNN's reference loop for 3x3 convolutions on a CPU (over 100 times slower)."""
     version = tuple(int(n) for n in re.findall(r"\d+", ms.__version__)[:2])
     if kernels == "cpu" and version >= (2, 9):
-        warnings.warn(f"MindSpore {ms.__version__} computes 3x3 convolutions on a CPU about 200 times slower than 2.8: "
+        warnings.warn(f"MindSpore {ms.__version__} computes 3x3 convolutions on a CPU over 100 times slower than 2.8: "
                       "install mindspore 2.7 or 2.8, or set ONEDNN_MAX_CPU_ISA=AVX2 for half of their speed.", stacklevel=3)
