@@ -16,6 +16,7 @@ from .errors import InputError
 from .graphs import Graph
 
 ACTIVATION_LAYERS = 330  # copies of the UNet's first level that a graph keeps: SD 2.1, 512x512, MindSpore 2.8 on a CPU
+VAE_LAYERS = 10  # the same of the VAE's
 BASE_BYTES = 450 << 20  # MindSpore itself
 ORCHARD = Path(__file__).parent / "assets" / "orchard"  # the small model that ships with the package
 
@@ -317,8 +318,8 @@ def describe(source):
 def estimate_memory(configs, latent_size, rows, dtype, kernels):
     """(weights, activations) in bytes of a run whose largest UNet batch has `rows` latents of size (h, w): an estimate.
 
-    A compiled graph keeps its memory, so that the inversion's batch of one comes on top where the kernels run large
-    batches whole. The VAE is not counted.
+    A compiled graph keeps its memory, so that the VAE's comes on top, and the inversion's batch of one where the kernels run
+    large batches whole.
     """
     width = {"fp32": 4, "fp16": 2, "bf16": 2}[dtype]
     owners = {"text_encoder": configs.text, "unet": configs.unet, "vae": configs.vae}
@@ -326,7 +327,8 @@ def estimate_memory(configs, latent_size, rows, dtype, kernels):
     cells = latent_size[0] * latent_size[1]
     batches = {K.rows_at_once(kernels, n, cells) for n in (rows, 1)}
     layer = 4 * sum(batches) * cells * configs.unet.block_out_channels[0]
-    return weights, ACTIVATION_LAYERS * layer + BASE_BYTES
+    pixels = 4 * cells * configs.vae.factor ** 2 * configs.vae.block_out_channels[0]
+    return weights, ACTIVATION_LAYERS * layer + VAE_LAYERS * pixels + BASE_BYTES
 
 
 def warn_of_slow_convolution(kernels):
