@@ -56,7 +56,7 @@ def apply(params, image, kernels):
 
 def loss(params, image, wanted, kernels):
     """Sum over the heads of the cross entropy; `wanted` int32 [B,4] are the classes."""
-    _, logits = apply(params, image, kernels)
+    logits = K.linear(params["head"], features(params, image, kernels), kernels)
     total, start = 0.0, 0
     for i, size in enumerate(SIZES):
         rows = ops.log_softmax(logits[:, start:start + size], -1)

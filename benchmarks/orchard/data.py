@@ -1,10 +1,12 @@
-"""Training data of the Orchard, written once: pictures in chunks, captions as token ids, and the latents of a VAE."""
+"""Training pictures of the Orchard, drawn once and kept in chunks, and crops of them."""
 
 import os
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+from diffedit_core.errors import InputError
 
 from . import world as W
 
@@ -15,6 +17,8 @@ def pictures(folder, count, split="train"):
     """The first `count` pictures of a split: a list of memory-mapped uint8 [CHUNK,H,W,3]; draws what is not there yet.
 
     Chunks appear whole or not at all, so that drawing can be stopped at any moment and go on.
+    Raises:
+        InputError: a chunk was drawn by another version of the world.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -22,10 +26,16 @@ def pictures(folder, count, split="train"):
     for start in tqdm(range(0, count, CHUNK), desc="pictures", unit="chunk", disable=None):
         path = folder / f"{split}-{start:06d}.npy"
         if not path.exists():
-            drawn = np.stack([W.render(W.sample_scene(seeds[i]))[0] for i in range(start, start + CHUNK)])
-            write_array(path, drawn)
+            write_array(path, np.stack([draw(seeds[i]) for i in range(start, start + CHUNK)]))
         chunks.append(np.load(path, mmap_mode="r"))
+        if not np.array_equal(chunks[-1][0], draw(seeds[start])):
+            raise InputError(f"{path} was drawn by another version of the world: remove {folder}.")
     return chunks
+
+
+def draw(seed):
+    """The picture of a seed."""
+    return W.render(W.sample_scene(seed))[0]
 
 
 def write_array(path, array):

@@ -310,7 +310,7 @@ def strip(case, image, mask, noise_map):
 
 
 COLUMNS = {"iou": "mask IoU", "precision": "precision", "recall": "recall", "recognised": "fruit and container right",
-           "fruit right": "fruit right", "rest unchanged": "container and background right",
+           "fruit right": "fruit right", "container right": "container right", "rest unchanged": "container and background right",
            "outside psnr": "PSNR outside predicted mask", "outside floor": "(VAE floor)",
            "background psnr": "PSNR outside true mask", "background floor": "(VAE floor)",
            "edit psnr": "PSNR to true edit inside", "edit slope error": "slope error inside"}
@@ -325,11 +325,13 @@ def table(lines):
 
 
 def shown(triple):
-    """0.842 ±0.021; a dash where a method has no such number."""
+    """0.842 [0.821, 0.863]; a dash where a method has no such number, no interval around a single one."""
     if triple is None or not np.isfinite(triple[0]):
         return "-"
     mean, low, high = triple
     digits = 1 if abs(mean) > 2 else 3
+    if not np.isfinite(low):
+        return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
