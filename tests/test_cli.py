@@ -190,8 +190,8 @@ def test_equal_prompts_warn_and_return_the_picture(work, capsys):
 
 
 def test_several_targets_share_one_inversion(work, monkeypatch, capsys):
-    calls, invert = [], diffedit.invert
-    monkeypatch.setattr(diffedit, "invert", lambda *a, **k: calls.append(1) or invert(*a, **k))
+    calls, invert = [], diffedit.invert_states
+    monkeypatch.setattr(diffedit, "invert_states", lambda *a, **k: calls.append(1) or invert(*a, **k))
     edit("--target", "a dog", "--target", "two cats", "--mask-out", "m.png", "--save-trace", "trace")
     assert len(calls) == 1
     files = {f"{stem}-{i}.png" for stem in ("apples-edited", "m") for i in (1, 2, 3)}
@@ -205,7 +205,7 @@ def test_several_targets_share_one_inversion(work, monkeypatch, capsys):
 
 
 def test_mask_command_writes_a_mask_only(work, monkeypatch, capsys):
-    monkeypatch.setattr(diffedit, "invert", None)
+    monkeypatch.setattr(diffedit, "invert_states", None)
     assert main("mask", "apples.png", *PROMPTS, *SMALL) == 0
     assert capsys.readouterr() == ("apples-mask.png\n", "")
     assert {p.name for p in work.iterdir()} == {"apples.png", "apples-mask.png"}
