@@ -307,7 +307,7 @@ def _warn_of_notes(stopped, total):
             f"The fixed-point inversion did not converge in {len(stopped)} of {total} steps: corrections of up to "
             f"{max(n.residual for n in stopped):.1e} of the latents are left, with ratios of up to "
             f"{max(n.contraction for n in stopped):.2f} from one to the next (1 and more does not contract). Decoding will not "
-            "lead back exactly: lower inversion_guidance_scale, take more steps, or use integrator edict or belm.", stacklevel=4)
+            "lead back exactly: lower inversion_guidance_scale, take more steps, or use integrator edict.", stacklevel=4)
 
 
 def draw_noise(seed, pictures, maps, shape, posterior_per_map=False):

@@ -189,6 +189,18 @@ def linear_library(x, weight, bias):
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
+def linear_from_picture_library(x, weight, bias):
+    """A transpose and the library's product."""
+    batch, channels, height, width = x.shape
+    return linear_library(x.reshape(batch, channels, height * width).swapaxes(1, 2), weight, bias)
+
+
+def linear_to_picture_library(x, weight, bias, height, width):
+    """The library's product and a transpose."""
+    y = linear_library(x, weight, bias).swapaxes(1, 2)
+    return y.reshape(y.shape[0], y.shape[1], height, width)
+
+
 def geglu_library(x, weight, bias, weight_out, bias_out):
     """Two library products around the library's GELU."""
     h = linear_library(x, weight, bias)
@@ -385,6 +397,8 @@ LOWERINGS = {
         **REFERENCE,
         "conv2d": conv2d_library,
         "linear": linear_library,
+        "linear_from_picture": linear_from_picture_library,
+        "linear_to_picture": linear_to_picture_library,
         "geglu": geglu_library,
         "attention": attention_ascend,
         "group_norm": group_norm_ascend,

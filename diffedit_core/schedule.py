@@ -153,7 +153,7 @@ def add_noise(x0, noise, alpha, sigma=0.0):
 
 
 def denoised(out, x, alpha, prediction_type="epsilon"):
-    """(x0, eps) that a prediction stands for, with x at alpha; the one place where the two kinds are told apart.
+    """(x0, eps) that a prediction stands for, with x at alpha.
 
     Raises:
         ValueError: an eps prediction at alpha = 0, which says nothing about the picture.
