@@ -20,7 +20,7 @@ CLASSES = {"text_encoder": ("transformers", "CLIPTextModel"), "unet": ("diffuser
            "vae": ("diffusers", "AutoencoderKL"), "scheduler": ("diffusers", "DDIMScheduler"),
            "tokenizer": ("transformers", "CLIPTokenizer")}
 
-VAE = VAEConfig(block_out_channels=(32, 64, 128, 160), layers_per_block=1, norm_num_groups=16, sample_size=W.SIZE)
+VAE = VAEConfig(block_out_channels=(32, 64, 96, 128), layers_per_block=1, norm_num_groups=16, sample_size=W.SIZE)
 UNET = UNetConfig(
     sample_size=W.SIZE // VAE.factor, block_out_channels=(96, 160, 224), layers_per_block=1, attention_head_dim=(3, 5, 7),
     cross_attention_dim=128, use_linear_projection=True, norm_num_groups=16,
