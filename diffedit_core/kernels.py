@@ -17,6 +17,7 @@ from mindspore import Tensor, ops
 from . import params as P
 
 SCORE_BYTES = 32 << 20  # attention computes at most this many bytes of scores at a time on a CPU
+PICTURE_BYTES = 16 << 20  # a linear layer of larger pictures takes them one after the other
 FEED_FORWARD_BYTES = 4 << 20  # the feed-forward at most this many of its wide layer, or FEED_FORWARD_ROWS rows
 FEED_FORWARD_ROWS = 256
 CELLS = {"cpu": 4096}  # latent cells that the UNet takes at a time: more of them gain no speed there, but cost memory
@@ -217,8 +218,13 @@ def layer_norm_library(x, weight, bias, eps):
 
 
 def linear_from_picture_cpu(x, weight, bias):
-    """One product for each picture, transposed on the fly: a transpose keeps twice its size in memory (MindSpore 2.8)."""
+    """One product for each large picture, transposed on the fly: a transpose keeps twice its size in memory (MindSpore 2.8).
+
+    Small ones at once: a product of its own for each of 32 took twelve times as long.
+    """
     batch, channels, height, width = x.shape
+    if 4 * batch * channels * height * width <= PICTURE_BYTES:
+        return linear_from_picture_library(x, weight, bias)
     product = ops.MatMul(transpose_a=True, transpose_b=True)
     cells = ()
     for i in range(batch):
@@ -229,7 +235,9 @@ def linear_from_picture_cpu(x, weight, bias):
 
 
 def linear_to_picture_cpu(x, weight, bias, height, width):
-    """One product for each picture, with the factors exchanged, so that the channels come first."""
+    """One product for each large picture, with the factors exchanged, so that the channels come first."""
+    if 4 * x.shape[0] * weight.shape[0] * height * width <= PICTURE_BYTES:
+        return linear_to_picture_library(x, weight, bias, height, width)
     pictures = ()
     for i in range(x.shape[0]):
         y = ops.MatMul(transpose_b=True)(weight, x[i]).reshape(1, weight.shape[0], height, width)
@@ -238,8 +246,10 @@ def linear_to_picture_cpu(x, weight, bias, height, width):
 
 
 def geglu_cpu(x, weight, bias, weight_out, bias_out):
-    """Some rows after the others, so that the wide layer between stays in the cache."""
+    """Some rows after the others, so that a wide layer between stays in the cache."""
     flat = x.reshape(-1, x.shape[-1])
+    if 4 * flat.shape[0] * weight.shape[0] <= SCORE_BYTES:
+        return geglu_library(x, weight, bias, weight_out, bias_out)
     rows = max(FEED_FORWARD_ROWS, FEED_FORWARD_BYTES // (4 * weight.shape[0]))
     half = weight.shape[0] // 2
     pieces = ()
