@@ -1,6 +1,7 @@
 """Time functions fairly on a noisy machine: warm up, alternate, report medians and their ratio."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -25,3 +26,9 @@ def summary(seconds):
     """Median with the 20th and 80th percentile, in milliseconds."""
     low, middle, high = np.percentile(seconds * 1e3, (20, 50, 80))
     return f"{middle:9.2f} ms ({low:.2f} to {high:.2f})"
+
+
+def peak_memory():
+    """The largest resident set of this process so far, in GiB (Linux)."""
+    line, = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 2**20

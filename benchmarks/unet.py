@@ -1,6 +1,6 @@
 """One UNet evaluation: seconds, compile time and peak memory; with PyTorch in turn if there is one.
 
-    python -m benchmarks.unet MODEL [--size 64] [--batch 2] [--runs 5] [--pytorch PYTHON]
+    python -m benchmarks.unet MODEL [--size 64] [--batch 2] [--runs 5] [--whole] [--pytorch PYTHON]
 
 MODEL is a folder in the diffusers layout. PYTHON is the interpreter of another environment, with torch and diffusers; the
 two processes take turns on the same inputs, and the largest relative difference of their predictions is printed.
@@ -17,9 +17,10 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
+from diffedit_core import kernels
 from diffedit_core.model import Model
 
-from .timing import alternate, summary
+from .timing import alternate, peak_memory, summary
 
 TIMESTEP = 481
 
@@ -50,12 +51,6 @@ class PyTorch:
         self.process.wait()
 
 
-def peak_memory():
-    """The largest resident set of this process so far, in GiB (Linux)."""
-    line, = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 2**20
-
-
 def main():
     """Print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -63,8 +58,11 @@ def main():
     parser.add_argument("--size", type=int, default=64, help="of the latents: an eighth of the picture's")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--whole", action="store_true", help="the batch at once, however large (kernels.CELLS)")
     parser.add_argument("--pytorch", metavar="PYTHON")
     arguments = parser.parse_args()
+    if arguments.whole:
+        kernels.CELLS.clear()
 
     rng, model = np.random.default_rng(0), Model.load(arguments.model)
     shapes = {"latents": (arguments.batch, model.configs.latent_channels, arguments.size, arguments.size),
@@ -86,13 +84,16 @@ def main():
             functions["pytorch"] = PyTorch(arguments.pytorch, Path(folder), arguments.model)
             expected = functions["pytorch"]()
             print(f"difference          {np.abs(found - expected).max() / np.abs(expected).max():.1e}", flush=True)
+        processor = time.process_time()
         seconds = alternate(functions, arguments.runs)
+        processor = (time.process_time() - processor) / (arguments.runs + 1)  # alternate warms up with one more
         if arguments.pytorch:
             functions["pytorch"].close()
     for name, values in seconds.items():
         print(f"{name:<19} {summary(values)}")
     if arguments.pytorch:
         print(f"ratio of medians    {np.median(seconds['mindspore']) / np.median(seconds['pytorch']):6.2f}")
+    print(f"processor time      {processor:6.1f} s an evaluation (mindspore)")
     print(f"peak memory         {peak_memory():6.1f} GiB")
 
 

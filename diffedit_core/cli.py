@@ -19,9 +19,7 @@ from .errors import InputError
 
 RECIPE_OPTIONS = (  # flag, type, what it is
     ("steps", int, "steps of the whole grid, N"),
-    ("encode-ratio", float, "how deep to invert, the paper's r"),
-    ("guidance-scale", float, "classifier-free guidance of the decoding; 1 is none"),
-    ("inversion-guidance-scale", float, "the same for the inversion; needs --inversion-prompt source"),
+    ("guidance-scale", float, "classifier-free guidance of the decoding, and of the mask in recipe diffusers; 1 is none"),
     ("num-maps", int, "noise draws that are averaged for the mask"),
     ("mask-noise-strength", float, "how noisy the picture is when the mask is looked for"),
     ("mask-clamp-ratio", float, "the noise map is cut off at this many times its mean"),
@@ -29,11 +27,15 @@ RECIPE_OPTIONS = (  # flag, type, what it is
     ("map-batch", int, "noise draws in one UNet batch; changes memory and speed only"),
 )
 EDIT_OPTIONS = (  # the same, of `edit` only
+    ("encode-ratio", float, "how deep to invert, the paper's r"),
+    ("inversion-guidance-scale", float, "guidance of the inversion; needs --inversion-prompt source"),
     ("num-reg-steps", int, "regularise the inverted noise with so many gradient steps in each step (pix2pix-zero); 0 is none"),
     ("lambda-auto-corr", float, "size of these steps against the noise's correlation with itself"),
     ("lambda-kl", float, "size of these steps towards mean 0 and variance 1"),
 )
 INTEGRATORS, INVERSIONS = ("ddim", "dpmpp_2m", "edict", "belm"), ("explicit", "fixed_point", "anderson")
+MASK_FLAGS = ("num-maps", "mask-noise-strength", "mask-clamp-ratio", "mask-threshold", "map-batch")
+FEATHER = 4  # pixels
 RENAMED = {"steps": "num_inference_steps"}
 WHOLE_DRAWS = ("posterior", "rolls")  # the others are saved without the axis of the one picture
 
@@ -84,7 +86,8 @@ def parser():
     for flag, kind, text in EDIT_OPTIONS:
         edit.add_argument(f"--{flag}", type=kind, default=none, metavar="N" if kind is int else "X", help=text)
     edit.add_argument("--paste-background", action="store_true", help="the source's own pixels outside the mask")
-    edit.add_argument("--feather", type=int, default=4, metavar="PX", help="width of --paste-background's transition")
+    edit.add_argument("--feather", type=int, default=none, metavar="PX",
+                      help=f"width of --paste-background's transition (default: {FEATHER})")
     return top
 
 
@@ -236,6 +239,7 @@ def prepare(arguments, configs):
                for flag, _, _ in (*RECIPE_OPTIONS, *EDIT_OPTIONS)}
     changes |= {name: _given(arguments, name) for name in ("sample_posterior", "inversion_prompt", "integrator", "inversion")}
     options = diffedit.RECIPES[arguments.recipe].replace(**changes)
+    check_effect(arguments, options)
     if arguments.seed < 0:
         raise InputError(f"--seed is {arguments.seed}: it has to be 0 or more.")
     if _given(arguments, "feather") is not None and arguments.feather < 0:
@@ -249,6 +253,24 @@ def prepare(arguments, configs):
     if _given(arguments, "mask"):
         mask = images.mask_to_latents(images.load_mask(arguments.mask, picture.size), size, image.shape[2:], factor)[None]
     return Job(picture, image, size, mask, options, (configs.latent_channels, *(n // factor for n in image.shape[2:])))
+
+
+def check_effect(arguments, options):
+    """Raise InputError where an option is given that changes nothing beside the others."""
+    def refuse(flags, condition, reason):
+        for flag in flags:
+            if condition and _given(arguments, flag.replace("-", "_")) not in (None, ""):
+                raise InputError(f"--{flag} changes nothing {reason}: leave it out.")
+
+    if arguments.command == "edit":
+        refuse(MASK_FLAGS, _given(arguments, "mask"), "with --mask, which is used instead of a mask that is looked for")
+        refuse(("lambda-auto-corr", "lambda-kl"), not options.num_reg_steps, "without --num-reg-steps")
+        refuse(("feather",), not arguments.paste_background, "without --paste-background")
+    else:
+        refuse(("steps",), not options.mask_on_grid, f"about the mask of recipe {arguments.recipe}")
+        refuse(("guidance-scale", "negative"), not options.guided_mask, f"about the mask of recipe {arguments.recipe}")
+    guided = options.guidance_scale != 1 or arguments.command == "edit" and options.inversion_guidance_scale != 1
+    refuse(("negative",), not guided, "without guidance")
 
 
 def working_size(size, trained, limit, quiet):
@@ -320,11 +342,12 @@ def print_plan(arguments, configs, job, plan, folder):
     print(f"recipe            {arguments.recipe}")
     print(f"picture           {job.picture.size[0]}x{job.picture.size[1]}, worked on as {width}x{height}, "
           f"latents {job.shape[2]}x{job.shape[1]}")
-    print(f"grid              {job.options.num_inference_steps} steps, {configs.scheduler.timestep_spacing} spacing")
+    if arguments.command == "edit" or job.options.mask_on_grid:
+        print(f"grid              {job.options.num_inference_steps} steps, {configs.scheduler.timestep_spacing} spacing")
     if arguments.command == "edit":
         print(f"integrator        {job.options.integrator}, {job.options.inversion} inversion" + (
             f", {job.options.num_reg_steps} regularising steps" if job.options.num_reg_steps else ""))
-    print(f"K                 {plan.num_encode_steps} steps at timesteps {steps}")
+        print(f"K                 {plan.num_encode_steps} steps at timesteps {steps}")
     print("mask              " + ("as given" if plan.mask_timestep is None else
                                   f"{job.options.num_maps} noise maps at timestep {plan.mask_timestep}"))
     if arguments.command == "edit":
@@ -354,7 +377,8 @@ def write(arguments, job, target, edit, files, factor):
         result = images.to_pil(images.crop(edit.image, job.size))[0]
         result = result if result.size == picture.size else result.resize(picture.size, resample=Image.Resampling.LANCZOS)
         if getattr(arguments, "paste_background", False):
-            result = images.paste_background(picture, result, cells, arguments.feather)
+            feather = _given(arguments, "feather")
+            result = images.paste_background(picture, result, cells, FEATHER if feather is None else feather)
     shown = {"out": lambda: result, "mask": lambda: _grey(cells)}
     heat = None
     if edit.noise_map is not None:

@@ -336,4 +336,4 @@ def warn_of_slow_convolution(kernels):
     version = tuple(int(n) for n in re.findall(r"\d+", ms.__version__)[:2])
     if kernels == "cpu" and version >= (2, 9):
         warnings.warn(f"MindSpore {ms.__version__} computes 3x3 convolutions on a CPU over 100 times slower than 2.8: "
-                      "install mindspore 2.7 or 2.8, or set ONEDNN_MAX_CPU_ISA=AVX2 for half of their speed.", stacklevel=3)
+                      "install mindspore 2.7 or 2.8.", stacklevel=3)

@@ -165,11 +165,6 @@ def denoised(out, x, alpha, prediction_type="epsilon"):
     return eps_to_x0(out, x, alpha), out
 
 
-def to_eps(out, x, alpha, prediction_type="epsilon"):
-    """The noise in x: out itself, or sqrt(a) v + sqrt(1-a) x (Salimans & Ho 2022, appendix D)."""
-    return out if prediction_type == "epsilon" else v_to_eps(out, x, alpha)
-
-
 def v_to_eps(v, x, alpha):
     """eps = sqrt(a) v + sqrt(1-a) x."""
     return scalar(math.sqrt(alpha), x) * v + scalar(math.sqrt(1 - alpha), x) * x

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from diffedit_core import cli, diffedit, model as M
+from diffedit_core import cli, diffedit, integrators, model as M
 
 MICRO = Path(__file__).parent / "fixtures" / "pipeline" / "model"
 SIZE = (64, 48)  # (W, H); latents [4,6,8]
 UNET = "unet/diffusion_pytorch_model.safetensors"
 LEAF = "conv_in.weight"  # float [8,4,3,3]
-SMALL = ("--model", MICRO, "--steps", 4, "--num-maps", 2)  # K = 3
+MODEL, STEPS, MAPS = ("--model", MICRO), ("--steps", 4), ("--num-maps", 2)  # K = 3
+SMALL = (*MODEL, *STEPS, *MAPS)
 PROMPTS = ("--source", "a bowl of apples", "--target", "a bowl of pears")
 REAL_LOAD = M.Model.load
 
@@ -63,7 +64,8 @@ def main(*words):
 
 
 def edit(*words, picture="apples.png"):
-    assert main("edit", picture, *PROMPTS, *SMALL, *words) == 0
+    small = (*MODEL, *STEPS) if "--mask" in words else SMALL
+    assert main("edit", picture, *PROMPTS, *small, *words) == 0
 
 
 def pixels(path):
@@ -206,7 +208,7 @@ def test_several_targets_share_one_inversion(work, monkeypatch, capsys):
 
 def test_mask_command_writes_a_mask_only(work, monkeypatch, capsys):
     monkeypatch.setattr(diffedit, "invert_states", None)
-    assert main("mask", "apples.png", *PROMPTS, *SMALL) == 0
+    assert main("mask", "apples.png", *PROMPTS, *MODEL, *MAPS) == 0
     assert capsys.readouterr() == ("apples-mask.png\n", "")
     assert {p.name for p in work.iterdir()} == {"apples.png", "apples-mask.png"}
     assert Image.open("apples-mask.png").size == SIZE and set(np.unique(pixels("apples-mask.png"))) == {0, 255}
@@ -261,6 +263,11 @@ def test_dry_run_counts_the_evaluations_of_every_way(unloadable, capsys, words, 
     maps = 3 if "--integrator" in words else 2
     assert main("edit", "apples.png", *PROMPTS, *SMALL, "--num-maps", maps, "--dry-run", *words) == 0
     assert said in capsys.readouterr().out
+
+
+def test_the_choices_are_those_of_the_tables():
+    """cli.py repeats them, so that --help does not wait for MindSpore."""
+    assert cli.INTEGRATORS == tuple(integrators.INTEGRATORS) and cli.INVERSIONS == tuple(integrators.INVERSIONS)
 
 
 def test_the_way_is_chosen_on_the_command_line(work, capsys):
@@ -389,7 +396,7 @@ BAD_PICTURES = {
 def test_bad_pictures(unloadable, capsys, case, command):
     make, picture, text = BAD_PICTURES[case]
     make()
-    assert text in refused(capsys, command, picture, *PROMPTS, *SMALL)
+    assert text in refused(capsys, command, picture, *PROMPTS, *MODEL)
 
 
 BAD_WORDS = {
@@ -418,7 +425,7 @@ BAD_WORDS = {
     "guided empty inversion": (nothing, "--inversion-guidance-scale 3", "--inversion-prompt source"),
     "size": (nothing, "--size 2", "--size is 2"),
     "seed": (nothing, "--seed -1", "--seed is -1"),
-    "feather": (nothing, "--feather -1", "--feather is -1"),
+    "feather": (nothing, "--paste-background --feather -1", "--feather is -1"),
     "missing out folder": (nothing, "--out nowhere/out.png", "nowhere/out.png"),
     "out is a folder": (lambda: Path("a.png").mkdir(), "--out a.png", "a.png is a folder"),
     "unknown suffix": (nothing, "--out out.gif", "out.gif does not end in a known picture suffix"),
@@ -451,7 +458,34 @@ BAD_WORDS = {
 def test_bad_words(unloadable, capsys, case):
     make, words, text = BAD_WORDS[case]
     make()
-    assert text in refused(capsys, "edit", "apples.png", *PROMPTS, *SMALL, *words.split())
+    small = (*MODEL, *STEPS) if "--mask " in words else SMALL
+    assert text in refused(capsys, "edit", "apples.png", *PROMPTS, *small, *words.split())
+
+
+@pytest.mark.parametrize("command, words, flag", [
+    ("edit", "--mask apples.png --num-maps 3", "--num-maps"),
+    ("edit", "--mask apples.png --mask-noise-strength 0.5", "--mask-noise-strength"),
+    ("edit", "--mask apples.png --mask-clamp-ratio 3", "--mask-clamp-ratio"),
+    ("edit", "--mask apples.png --mask-threshold 0.5", "--mask-threshold"),
+    ("edit", "--mask apples.png --map-batch 1", "--map-batch"),
+    ("edit", "--lambda-kl 1", "--lambda-kl"),
+    ("edit", "--lambda-auto-corr 1", "--lambda-auto-corr"),
+    ("edit", "--feather 2", "--feather"),
+    ("edit", "--negative plums --guidance-scale 1", "--negative"),
+    ("mask", "--steps 20", "--steps"),
+    ("mask", "--guidance-scale 3", "--guidance-scale"),
+    ("mask", "--negative plums", "--negative"),
+    ("mask", "--recipe diffusers --negative plums --guidance-scale 1", "--negative"),
+])
+def test_an_option_that_would_change_nothing_is_refused(unloadable, capsys, command, words, flag):
+    assert f"{flag} changes nothing" in refused(capsys, command, "apples.png", *PROMPTS, *MODEL, *words.split())
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--guidance-scale", "--negative"])
+def test_a_guided_mask_on_the_grid_takes_them(unloadable, capsys, flag):
+    words = ("--recipe", "diffusers", flag, "4", "--dry-run")
+    assert main("mask", "apples.png", *PROMPTS, *MODEL, *words) == 0
+    assert "K  " not in capsys.readouterr().out
 
 
 BAD_MODELS = {
