@@ -4,16 +4,14 @@ import argparse
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
 from .errors import InputError
+from .outputs import FEATHER, WHOLE_DRAWS, given, plan_outputs, save_trace, write
 
 # MindSpore is imported inside the functions: `--help` answers at once, and its warnings are silenced first.
 
@@ -35,9 +33,7 @@ EDIT_OPTIONS = (  # the same, of `edit` only
 )
 INTEGRATORS, INVERSIONS = ("ddim", "dpmpp_2m", "edict", "belm"), ("explicit", "fixed_point", "anderson")
 MASK_FLAGS = ("num-maps", "mask-noise-strength", "mask-clamp-ratio", "mask-threshold", "map-batch")
-FEATHER = 4  # pixels
 RENAMED = {"steps": "num_inference_steps"}
-WHOLE_DRAWS = ("posterior", "rolls")  # the others are saved without the axis of the one picture
 
 
 def parser():
@@ -153,7 +149,7 @@ def run(arguments):
     """`diffedit edit` and `diffedit mask`."""
     from . import diffedit, model
     outputs = plan_outputs(arguments)
-    source = _given(arguments, "model") or model.ORCHARD
+    source = given(arguments, "model") or model.ORCHARD
     folder = model.find(source, arguments.dtype == "fp16")
     configs = model.read_configs(folder)
     job = prepare(arguments, configs)
@@ -175,57 +171,12 @@ def run(arguments):
         bars.close()
     for target, edit, files in zip(arguments.target, edits, outputs):
         write(arguments, job, target, edit, files, configs.vae.factor)
-    if _given(arguments, "save_trace"):
+    if given(arguments, "save_trace"):
         save_trace(arguments, job, draws, edits, plan, folder)
     if not arguments.quiet:
         for files in outputs:
             print("\n".join(str(path) for path in files.values()))
     return 0
-
-
-def _given(arguments, name):
-    return getattr(arguments, name, None)
-
-
-def plan_outputs(arguments):
-    """The files of each target, {kind: path}, checked to be writable before anything is computed."""
-    from . import images
-    stem = Path(arguments.image).stem
-    wanted = {"grid": _given(arguments, "grid"), "map": _given(arguments, "map_out"), "mask": _given(arguments, "mask_out")}
-    if arguments.command == "edit":
-        wanted["out"] = _given(arguments, "out") or f"{stem}-edited.png"
-        if _given(arguments, "mask") and wanted["map"]:
-            raise InputError("--map-out has nothing to show with --mask: no noise map is computed for a given mask.")
-    elif not any(wanted.values()):
-        wanted["mask"] = f"{stem}-mask.png"
-    wanted = {kind: Path(path) for kind, path in wanted.items() if path}
-    several = len(arguments.target) > 1
-    outputs = [{kind: path.with_name(f"{path.stem}-{i + 1}{path.suffix}") if several else path for kind, path in wanted.items()}
-               for i in range(len(arguments.target))]
-    paths = [path for files in outputs for path in files.values()]
-    if not arguments.dry_run:
-        for path in paths:
-            images.check_writable(path)
-        if _given(arguments, "save_trace"):
-            check_folder(arguments.save_trace)
-    if len({p.resolve() for p in paths}) < len(paths):
-        raise InputError("Two outputs have the same file name: give each its own.")
-    for given in filter(None, (arguments.image, _given(arguments, "mask"))):
-        if any(p.exists() and Path(given).exists() and p.samefile(given) for p in paths):
-            raise InputError(f"{given} is the input and would be overwritten: give another output name.")
-    return outputs
-
-
-def check_folder(path):
-    """Raise InputError where a folder can be neither created nor written to."""
-    path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file: --save-trace needs a folder.")
-    parent = path if path.is_dir() else path.resolve().parent
-    if not parent.is_dir():
-        raise InputError(f"The folder {parent} does not exist: create it first.")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"{parent} cannot be written to: change its permissions or give another folder.")
 
 
 def prepare(arguments, configs):
@@ -235,22 +186,22 @@ def prepare(arguments, configs):
     from . import diffedit, images, kernels
     if arguments.kernels not in ("auto", *kernels.LOWERINGS):
         raise InputError(f"There are no kernels {arguments.kernels!r}: choose auto or one of {', '.join(kernels.LOWERINGS)}.")
-    changes = {RENAMED.get(flag, flag.replace("-", "_")): _given(arguments, flag.replace("-", "_"))
+    changes = {RENAMED.get(flag, flag.replace("-", "_")): given(arguments, flag.replace("-", "_"))
                for flag, _, _ in (*RECIPE_OPTIONS, *EDIT_OPTIONS)}
-    changes |= {name: _given(arguments, name) for name in ("sample_posterior", "inversion_prompt", "integrator", "inversion")}
+    changes |= {name: given(arguments, name) for name in ("sample_posterior", "inversion_prompt", "integrator", "inversion")}
     options = diffedit.RECIPES[arguments.recipe].replace(**changes)
     check_effect(arguments, options)
     if arguments.seed < 0:
         raise InputError(f"--seed is {arguments.seed}: it has to be 0 or more.")
-    if _given(arguments, "feather") is not None and arguments.feather < 0:
+    if given(arguments, "feather") is not None and arguments.feather < 0:
         raise InputError(f"--feather is {arguments.feather}: it has to be 0 or more pixels.")
     picture = images.load_image(arguments.image)
-    size = working_size(picture.size, configs.picture_size, _given(arguments, "size"), arguments.quiet)
+    size = working_size(picture.size, configs.picture_size, given(arguments, "size"), arguments.quiet)
     worked = picture if size == picture.size else picture.resize(size, resample=Image.Resampling.BICUBIC)
     factor = configs.vae.factor
     image, size = images.pad_to_multiple(images.to_array([worked]), factor)
     mask = None
-    if _given(arguments, "mask"):
+    if given(arguments, "mask"):
         mask = images.mask_to_latents(images.load_mask(arguments.mask, picture.size), size, image.shape[2:], factor)[None]
     return Job(picture, image, size, mask, options, (configs.latent_channels, *(n // factor for n in image.shape[2:])))
 
@@ -259,11 +210,11 @@ def check_effect(arguments, options):
     """Raise InputError where an option is given that changes nothing beside the others."""
     def refuse(flags, condition, reason):
         for flag in flags:
-            if condition and _given(arguments, flag.replace("-", "_")) not in (None, ""):
+            if condition and given(arguments, flag.replace("-", "_")) not in (None, ""):
                 raise InputError(f"--{flag} changes nothing {reason}: leave it out.")
 
     if arguments.command == "edit":
-        refuse(MASK_FLAGS, _given(arguments, "mask"), "with --mask, which is used instead of a mask that is looked for")
+        refuse(MASK_FLAGS, given(arguments, "mask"), "with --mask, which is used instead of a mask that is looked for")
         refuse(("lambda-auto-corr", "lambda-kl"), not options.num_reg_steps, "without --num-reg-steps")
         refuse(("feather",), not arguments.paste_background, "without --paste-background")
     else:
@@ -298,7 +249,7 @@ def make_draws(arguments, job):
         stream = np.random.default_rng([arguments.seed, 0, 3, 0])  # 0 to 2 are those of draw_noise
         draws["rolls"] = regularise.draw_rolls([stream], options.num_encode_steps, options.num_reg_steps,
                                                options.num_auto_corr_rolls, (1, *job.shape))
-    if not _given(arguments, "load_noise"):
+    if not given(arguments, "load_noise"):
         return draws
     folder = Path(arguments.load_noise)
     used = {"maps": job.mask is None, "posterior": options.sample_posterior, "posterior_mask": options.posterior_per_map,
@@ -362,85 +313,6 @@ def print_plan(arguments, configs, job, plan, folder):
                                                  kernel_name(arguments) or kernels.default_kernels())
     print(f"memory            about {(weights + activations) / 2**30:.1f} GiB: {weights / 2**30:.1f} weights, "
           f"{activations / 2**30:.1f} activations (an estimate)")
-
-
-def write(arguments, job, target, edit, files, factor):
-    """Write the pictures of one target, at the input's size."""
-    from PIL import Image
-
-    from . import images
-    picture, (height, width) = job.picture, job.size
-    final = (picture.size[1], picture.size[0])
-    cells = images.resize_mask(images.mask_to_pixels(edit.mask[0], (height, width), factor), final)
-    result = picture
-    if not edit.unchanged and edit.decoded_latents is not None:
-        result = images.to_pil(images.crop(edit.image, job.size))[0]
-        result = result if result.size == picture.size else result.resize(picture.size, resample=Image.Resampling.LANCZOS)
-        if getattr(arguments, "paste_background", False):
-            feather = _given(arguments, "feather")
-            result = images.paste_background(picture, result, cells, FEATHER if feather is None else feather)
-    shown = {"out": lambda: result, "mask": lambda: _grey(cells)}
-    heat = None
-    if edit.noise_map is not None:
-        heat = images.heat_map(images.mask_to_pixels(edit.noise_map[0], (height, width), factor))
-        heat = heat.resize(picture.size, resample=Image.Resampling.NEAREST)
-        shown["map"] = lambda: heat
-    labelled = [(arguments.source or "source", picture)] + ([("heat map", heat)] if heat is not None else [])
-    labelled += [("mask over source", images.overlay(picture, cells))]
-    labelled += [(target, result)] if arguments.command == "edit" else []
-    shown["grid"] = lambda: images.labelled_grid(labelled)
-    for kind, path in files.items():
-        images.save_atomically(path, shown[kind]())
-
-
-def _grey(mask):
-    import numpy as np
-    from PIL import Image
-    return Image.fromarray(np.floor(mask * 255 + 0.5).astype(np.uint8))
-
-
-def save_trace(arguments, job, draws, edits, plan, folder):
-    """Every array of the run as .npy, in a folder that appears at once; each of several targets in a folder of its own."""
-    import mindspore as ms
-    import numpy as np
-    target = Path(arguments.save_trace)
-    temporary = Path(tempfile.mkdtemp(prefix=".trace-", dir=target.resolve().parent))
-    first = 1 if arguments.recipe == "diffusers" else 0  # the public pipeline keeps no clean level
-    try:
-        for name, array in draws.items():
-            np.save(temporary / f"{name}.npy", array if name in WHOLE_DRAWS else array[0])
-        for i, edit in enumerate(edits):
-            place = temporary if len(edits) == 1 else temporary / f"target-{i + 1}"
-            place.mkdir(exist_ok=True)
-            inverted = edit.inverted_latents
-            arrays = {"noise_map": edit.noise_map, "mask": edit.mask, "decoded_latents": edit.decoded_latents,
-                      "image": edit.image, "latents": None if inverted is None else inverted[0],
-                      "inverted_latents": None if inverted is None else inverted[first:]}
-            for name, array in arrays.items():
-                if array is not None:
-                    np.save(place / f"{name}.npy", array)
-        record = {"command": arguments.command, "source": arguments.source, "targets": arguments.target,
-                  "negative": arguments.negative, "recipe": arguments.recipe, "seed": arguments.seed, "dtype": arguments.dtype,
-                  "kernels": arguments.kernels, "model": str(folder), "picture": list(job.picture.size),
-                  "mindspore": ms.__version__, "options": dataclasses.asdict(job.options),
-                  "timesteps": plan.timesteps.tolist(), "mask_timestep": plan.mask_timestep}
-        (temporary / "options.json").write_text(json.dumps(record, indent=1))
-        _move_into(temporary, target)
-    except OSError as error:
-        raise InputError(f"{target} could not be written ({error.strerror or error}): give another place.") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _move_into(temporary, target):
-    """Rename a finished folder; into an existing one, file by file."""
-    temporary.chmod(0o755)
-    if not target.exists():
-        os.replace(temporary, target)
-        return
-    for path in sorted(temporary.rglob("*")):
-        place = target / path.relative_to(temporary)
-        place.mkdir(exist_ok=True) if path.is_dir() else os.replace(path, place)
 
 
 class Bars:

@@ -18,17 +18,18 @@ FIRST_LINE = "# Every parameter of the shipped model. Written by `python -m test
 # What each module may import of the package, besides errors.
 ARROWS = {
     "errors": "", "config": "", "schedule": "", "mask": "", "tokenizer": "", "images": "",
-    "integrators": "schedule", "regularise": "schedule",
+    "integrators": "schedule", "regularise": "schedule", "options": "integrators",
     "params": "config",
     "kernels": "params",
     "layers": "params kernels",
     "clip": "params kernels layers", "unet": "params kernels layers", "vae": "params kernels layers",
     "graphs": "params",
     "model": "config params kernels clip unet vae graphs tokenizer",
-    "diffedit": "config schedule integrators regularise mask model",
+    "diffedit": "config schedule integrators regularise mask model options",
     "pipeline_inputs": "images diffedit regularise",
     "pipeline": "config params kernels schedule images vae model diffedit pipeline_inputs",
-    "cli": "config params schedule regularise mask images vae kernels model diffedit pipeline",
+    "outputs": "images",
+    "cli": "config params schedule regularise mask images vae kernels model diffedit outputs",
     "__init__": "pipeline diffedit model images errors", "__main__": "cli",
 }
 MODULES = sorted(p.stem for p in CORE.glob("*.py"))
