@@ -6,10 +6,12 @@
 For each test picture of the Orchard, each integrator and each number of steps: the relative error of the latents after
 inversion and decoding with the picture's own sentence, at guidance 1 and 7.5, over the levels that an edit inverts; and an
 edit with recipe "paper", whose answer is known. Every row is appended to --out as soon as it is measured; what is there
-already is not measured again, so a run can be stopped and continued. --table prints means over the pictures.
+already is not measured again, so a run can be stopped and continued. --table prints means over the
+pictures, of the model given.
 """
 
 import argparse
+import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -21,7 +23,7 @@ from tqdm import tqdm
 from diffedit_core import diffedit as D
 from diffedit_core import schedule as S
 from diffedit_core.images import to_array
-from diffedit_core.model import ORCHARD, Model
+from diffedit_core.model import COMPONENTS, ORCHARD, Model, weight_files
 
 WAYS = {"ddim": {}, "dpmpp_2m": {"integrator": "dpmpp_2m"}, "fixed_point": {"inversion": "fixed_point"},
         "anderson": {"inversion": "anderson"}, "edict": {"integrator": "edict"}, "belm": {"integrator": "belm"}}
@@ -119,7 +121,9 @@ def key(row):
 
 
 def model_name(arguments):
-    return "shipped" if Path(arguments.model) == ORCHARD else Path(arguments.model).name
+    """The folder's name and the beginning of its UNet's sha256: what ships changes."""
+    file, *_ = weight_files(Path(arguments.model) / "unet", COMPONENTS["unet"][2])
+    return f"{Path(arguments.model).name}-{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8]}"
 
 
 def read(path):
@@ -155,7 +159,7 @@ def main():
     arguments = parser.parse_args()
     if not arguments.table:
         measure(arguments)
-    print("\n".join(table(read(arguments.out))))
+    print("\n".join(table([row for row in read(arguments.out) if row["model"] == model_name(arguments)])))
 
 
 if __name__ == "__main__":
