@@ -1,6 +1,7 @@
 """Inversion and decoding with the shipped model: what the closed forms promise holds for a real UNet too.
 
-Profile "ci" takes the 50 steps of the claim and the slower ways; the default takes 10.
+Profile "ci" takes the 50 steps of the claim and the slower ways; the default takes 10. Those laws of tests/laws.py that
+depend on no closed form are checked with the shipped UNet as well.
 """
 
 import functools
@@ -9,12 +10,16 @@ import os
 import mindspore as ms
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from diffedit_core import diffedit as D
 from diffedit_core import images
 from diffedit_core import integrators as I
 from diffedit_core import schedule as S
 from diffedit_core.model import ORCHARD, Model
+
+from . import laws, strategies
+from .test_laws import EXCEPTIONS, OURS, counterexample, in_words
 
 WHOLE = os.environ.get("HYPOTHESIS_PROFILE") == "ci"
 STEPS = 50 if WHOLE else 10
@@ -41,6 +46,39 @@ def round_trip(guidance, **way):
                            integrator=way.get("integrator", "ddim")).asnumpy()
     x0 = latents.asnumpy()
     return np.sqrt(((back - x0) ** 2).mean() / (x0 ** 2).mean()), [s.note for s in trail if s.note is not None]
+
+
+class UNet(laws.Field):
+    """The shipped UNet as the denoiser of a law's example; its `name` is the sentence that it is told."""
+
+    def eps(self, x, alpha):
+        model, config = start()[0], start()[0].configs.scheduler
+        timestep = int(np.abs(S.alphas_cumprod(config) - alpha).argmin())
+        states = ms.ops.concat([text_states(self.name)] * len(x))
+        return S.denoised(model.predict(ms.Tensor(x), timestep, states).asnumpy(), x, alpha, config.prediction_type)[1]
+
+
+@functools.lru_cache(maxsize=None)
+def text_states(sentence):
+    return start()[0].encode_prompts([sentence])
+
+
+unets = st.builds(UNet, st.sampled_from(("", SENTENCE, "two lemons on a plate on green grass")), st.just(None))
+unet_latents = strategies.latents(shape=(1, 4, 16, 16), dtype=np.float32)
+level_pairs = strategies.alpha_pairs.map(lambda pair: tuple(sorted(pair, reverse=True)))
+EXAMPLES = {
+    "identity": st.builds(laws.Step, strategies.alphas.map(lambda alpha: (alpha, alpha)), unets, unet_latents),
+    "purity": st.builds(laws.Journey, level_pairs, unets, unet_latents),
+    "asks_at_its_own_levels": st.builds(laws.Journey, level_pairs, unets, unet_latents),
+}
+
+
+@pytest.mark.parametrize("law", EXAMPLES)
+@pytest.mark.parametrize("integrator", ("ddim", "dpmpp_2m", "edict", "belm"))
+def test_laws_hold_for_the_shipped_unet(integrator, law):
+    assert (integrator, law) not in EXCEPTIONS
+    found = counterexample(laws.LAWS[law]._replace(examples=EXAMPLES[law], cost=10), OURS[integrator])
+    assert found is None, in_words(found)
 
 
 @pytest.mark.parametrize("integrator", ("edict", "belm"))
