@@ -346,5 +346,23 @@ def read_json(path):
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: the model folder is not complete, copy or download it again.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}): copy or download it again.") from None
+
+
+def read_index(path):
+    """{shard: keys that are in it} of a `*.index.json`, the shards in the order of their names.
+
+    Raises:
+        InputError: it is no index, or refers to files outside its folder.
+    """
+    index = read_json(path)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"{path} has no 'weight_map': copy or download it again.")
+    shards = {}
+    for key, name in weight_map.items():
+        if not isinstance(name, str) or Path(name).name != name or name in ("", "..") or "\\" in name or "\0" in name:
+            raise InputError(f"{path} refers to {name!r} outside its folder: do not use files from this source.")
+        shards.setdefault(name, set()).add(key)
+    return dict(sorted(shards.items()))

@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 
 from . import clip, kernels as K, params as P, tokenizer as T, unet, vae
-from .config import SchedulerConfig, TextConfig, UNetConfig, VAEConfig, read_json
+from .config import SchedulerConfig, TextConfig, UNetConfig, VAEConfig, read_index, read_json
 from .errors import InputError
 from .graphs import Graph
 
@@ -129,16 +129,7 @@ def weight_files(folder, base, half=False):
         raise InputError(f"{folder} has no {base}.safetensors{instead}: only safetensors are loaded.")
     if not chosen[0].endswith(".json"):
         return [folder / chosen[0]]
-    path = folder / chosen[0]
-    index = read_json(path)
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise InputError(f"{path} has no 'weight_map': copy or download it again.")
-    shards = sorted(set(map(str, weight_map.values())))
-    for name in shards:
-        if Path(name).name != name or name in ("", ".."):
-            raise InputError(f"{path} refers to {name!r} outside its folder: do not use files from this source.")
-    return [folder / name for name in shards]
+    return [folder / name for name in read_index(folder / chosen[0])]
 
 
 def read_configs(folder):

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffedit_core.config import read_json
+from diffedit_core.config import read_index, read_json
 from diffedit_core.errors import InputError
 
 from . import mindspore_ckpt, safetensors_file, torch_zip
@@ -128,7 +128,7 @@ def component_files(folder, component, variant=None):
     for base, ending in BASES[component]:
         index, single = folder / f"{base}.{ending}.index{dot}.json", folder / f"{base}{dot}.{ending}"
         if index.is_file():
-            return _indexed(index)
+            return [(folder / name, keys) for name, keys in read_index(index).items()]
         if single.is_file():
             return [(single, None)]
     if variant is None and (fp16 := component_files_or_none(folder, component, "fp16")):
@@ -147,26 +147,10 @@ def component_files_or_none(folder, component, variant):
 
 def read_mapping(path):
     """A JSON file whose content is an object."""
-    try:
-        mapping = read_json(path)
-    except RecursionError:
-        mapping = None
+    mapping = read_json(path)
     if not isinstance(mapping, dict):
         raise InputError(f"{path} holds no JSON object: copy or download it again.")
     return mapping
-
-
-def _indexed(path):
-    index = read_mapping(path)
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise InputError(f"{path} has no 'weight_map': copy or download it again.")
-    shards = {}
-    for key, name in weight_map.items():
-        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", "..") or "\\" in name or "\0" in name:
-            raise InputError(f"{path} refers to {name!r} outside its folder: do not use files from this source.")
-        shards.setdefault(name, set()).add(key)
-    return [(path.parent / name, keys) for name, keys in sorted(shards.items())]
 
 
 def read_folder_configs(folder):
