@@ -264,7 +264,8 @@ def test_both_backends_make_the_same_step():
     image, noise = rng.uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32), rng.standard_normal((2, 4, 4, 4)).astype(np.float32)
     one = VAETrainStep(train.vae_terms, start, frozen=("encoder.",))
     two = S.TrainStep(train.vae_loss, P.to_parameters(start), layout.VAE, "cpu", frozen=("encoder.",))
-    found, wanted = [step(S.rates(0, 9, 1e-3), image, noise) for step in (one, two)]
+    own = data.own_cells(rng, 2, 4, 1.0)
+    found, wanted = [step(S.rates(0, 9, 1e-3), image, data.exchanged(image, own), noise, own) for step in (one, two)]
     assert found == pytest.approx(wanted, rel=0.03)
     a, b = one.arrays(), two.arrays()
     assert {name: x.shape for name, x in a.items()} == {name: x.shape for name, x in b.items()}
@@ -287,6 +288,19 @@ def test_pictures_are_drawn_once_and_are_those_of_the_world(tmp_path, monkeypatc
     crops = data.crops(chunks, 6, np.random.default_rng(0), 5, 40)
     assert crops.shape == (5, 3, 40, 40) and crops.dtype == np.float32 and -1 <= crops.min() < crops.max() <= 1
     assert np.array_equal(crops, data.crops(chunks, 6, np.random.default_rng(0), 5, 40))
+
+
+def test_rectangles_of_another_crop_are_exchanged():
+    """Latents and pixels change places in the same cells; without a share nothing does."""
+    image = np.random.default_rng(0).uniform(-1, 1, (5, 3, 56, 56)).astype(np.float32)
+    own = data.own_cells(np.random.default_rng(1), 5, 7, 0.6)
+    shares = own.mean((1, 2, 3))
+    assert set(np.unique(own)) == {0, 1} and 0 < (shares < 1).sum() < 5 and shares.min() >= 1 - (5 / 7) ** 2
+    for i, (row, mixed) in enumerate(zip(own[:, 0], data.exchanged(image, own))):
+        for y, x in np.ndindex(7, 7):
+            cell = (slice(None), slice(8 * y, 8 * y + 8), slice(8 * x, 8 * x + 8))
+            assert np.array_equal(mixed[cell], image[i if row[y, x] else 4 - i][cell])
+    assert np.array_equal(data.exchanged(image, data.own_cells(np.random.default_rng(1), 5, 7, 0.0)), image)
 
 
 def test_pictures_of_another_world_are_refused(tmp_path, monkeypatch):

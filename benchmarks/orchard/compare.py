@@ -22,8 +22,9 @@ def vae_steps(batch, crop):
     from .torch_steps import VAETrainStep
     rng, cells = np.random.default_rng(0), crop // layout.VAE.factor
     weights = P.init(vae.specs(layout.VAE), rng)
-    inputs = (rng.uniform(-1, 1, (batch, 3, crop, crop)).astype(np.float32),
-              rng.standard_normal((batch, layout.VAE.latent_channels, cells, cells)).astype(np.float32))
+    image = rng.uniform(-1, 1, (batch, 3, crop, crop)).astype(np.float32)
+    noise = rng.standard_normal((batch, layout.VAE.latent_channels, cells, cells)).astype(np.float32)
+    inputs = (image, image, noise, np.ones((batch, 1, cells, cells), np.float32))
     steps = {"mindspore": S.TrainStep(train.vae_loss, P.to_parameters(weights), layout.VAE, K.default_kernels()),
              "torch bf16": VAETrainStep(train.vae_terms, weights)}
     rates = S.rates(0, 1000, 1e-3)

@@ -68,3 +68,23 @@ def crops(chunks, count, rng, batch, size):
         crop = picture[y:y + size, x:x + size]
         out[i] = crop[:, ::-1] if rng.random() < 0.5 else crop
     return to_model(out)
+
+
+def own_cells(rng, batch, size, share):
+    """Which latent cells are a crop's own: float32 [B,1,size,size], ones.
+
+    A `share` of the rows has a rectangle of zeros, a quarter to three quarters high and wide.
+    """
+    own = np.ones((batch, 1, size, size), np.float32)
+    for i in np.flatnonzero(rng.random(batch) < share):
+        height, width = rng.integers(size // 4, 3 * size // 4 + 1, 2)
+        top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
+        own[i, 0, top:top + height, left:left + width] = 0
+    return own
+
+
+def exchanged(image, own):
+    """Pixels [B,C,H,W] of the cells that are not a picture's own are those of the batch's picture from the other end."""
+    factor = image.shape[2] // own.shape[2]
+    own = np.kron(own, np.ones((1, 1, factor, factor), np.float32))
+    return own * image + (1 - own) * image[::-1]

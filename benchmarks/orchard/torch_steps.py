@@ -32,12 +32,13 @@ class VAETrainStep:
         self.first, self.second = [{path: torch.zeros_like(p) for path, p in self.named.items()} for _ in range(2)]
         self.ema = {path: p.detach().clone() for path, p in self.named.items()}
 
-    def __call__(self, rates, image, noise):
-        image, noise = torch.from_numpy(image), torch.from_numpy(noise)
+    def __call__(self, rates, *inputs):
+        image, target, noise, own = map(torch.from_numpy, inputs)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = self.model.encode(image).latent_dist
-            found = self.model.decode(posterior.mean + posterior.std * noise).sample
-        loss = self.terms(found.float(), image, posterior.mean.float(), posterior.logvar.float())
+            latents = posterior.mean + posterior.std * noise
+            found = self.model.decode(own * latents + (1 - own) * latents.flip((0,))).sample
+        loss = self.terms(found.float(), target, posterior.mean.float(), posterior.logvar.float())
         gradients = torch.autograd.grad(loss, list(self.named.values()))
         norm = torch.sqrt(sum((g * g).sum() for g in gradients))
         shrink = S.LARGEST_NORM / max(float(norm), S.LARGEST_NORM)

@@ -77,11 +77,19 @@ def vae_terms(found, image, mean, log_variance):
     return loss + KL_WEIGHT * 0.5 * (mean * mean + log_variance.exp() - 1 - log_variance).mean()
 
 
-def vae_loss(params, image, noise, config, kernels):
-    """`vae_terms` of a round trip through a sample of the posterior; noise [B,4,h,w] is standard normal."""
+def vae_loss(params, image, target, noise, own, config, kernels):
+    """`vae_terms` of a round trip through a sample of the posterior, with cells of other pictures set into the latents.
+
+    Args:
+        image, target: pictures to encode [B,3,H,W], and what to decode: `data.exchanged` of the pictures.
+        noise: standard normal [B,4,h,w].
+        own: 1 where a latent cell is the picture's own, 0 where it is that of the batch's picture from the other end [B,1,h,w].
+    Source of the exchange: Yun et al. 2019 (arXiv 1905.04899), in the latents, as DiffEdit blends them.
+    """
     mean, log_variance = vae.encode(params, image, config, kernels)
-    found = vae.decode(params, vae.sample(mean, log_variance, noise), config, kernels)
-    return vae_terms(found, image, mean, log_variance)
+    latents = vae.sample(mean, log_variance, noise)
+    latents = own * latents + (1 - own) * latents.flip((0,))
+    return vae_terms(vae.decode(params, latents, config, kernels), target, mean, log_variance)
 
 
 def train_vae(a):
@@ -98,11 +106,13 @@ def train_vae(a):
 
     def batch(step):
         rng = np.random.default_rng([a.seed, step])
-        return (data.crops(chunks, a.pictures, rng, a.batch, a.crop), rng.standard_normal(shape).astype(np.float32))
+        image, noise = data.crops(chunks, a.pictures, rng, a.batch, a.crop), rng.standard_normal(shape).astype(np.float32)
+        own = data.own_cells(rng, a.batch, shape[2], a.exchange)
+        return image, data.exchanged(image, own), noise, own
 
     judge = VAEJudge(train_step, layout.VAE)
     facts = {"stage": "vae", "backend": a.backend, "seed": a.seed, "batch": a.batch, "crop": a.crop, "pictures": a.pictures,
-             "frozen": frozen, "before": history(a.init, "vae")}
+             "exchange": a.exchange, "frozen": frozen, "before": history(a.init, "vae")}
     return run(a, train_step, batch, facts, judge.report)
 
 
@@ -412,6 +422,8 @@ def parser():
         p.add_argument("--sample-steps", type=int, default=1000, help="steps between two sample sheets")
         if name == "vae":
             p.add_argument("--crop", type=int, default=64, help="side of the crops, in pixels")
+            p.add_argument("--exchange", type=float, default=0.0, help="share of crops into whose latents a rectangle of another "
+                           "one's is set: the decoder learns to leave alone what is beside an edit")
             p.add_argument("--backend", choices=("mindspore", "torch"), default="mindspore",
                            help="torch: the same training with PyTorch and diffusers (pip install .[train])")
             p.add_argument("--freeze-encoder", action="store_true", help="train the decoder only: the latents stay as they are")
