@@ -174,10 +174,11 @@ def reversal_bound(x, eps, a, b):
         error <= 2.5 epsilon (sqrt(a/b) M(x, a, b) + M(y, b, a)) <= 5 epsilon A,
         A = sqrt(a/b) M(x, a, b) + M(0, b, a).
 
-    16 leaves a factor of three for methods that compose a step of more operations, such as EDICT's mixing.
+    16 leaves a factor of three for methods that compose a step of more operations, such as EDICT's mixing. A denormal number
+    is rounded to a multiple s of the smallest one instead: that adds 16 s for each step, multiplied by sqrt(a/b) for the first.
     """
     amplification = math.sqrt(a / b) * one_step_size(x, eps, a, b) + one_step_size(0, eps, b, a)
-    return 16 * np.finfo(x.dtype).eps * amplification
+    return 16 * (np.finfo(x.dtype).eps * amplification + float(np.finfo(x.dtype).smallest_subnormal) * (1 + math.sqrt(a / b)))
 
 
 # --- laws of one step -------------------------------------------------------------------------------------------------
