@@ -176,3 +176,16 @@ def test_sheet_and_table():
     rows = text.splitlines()
     assert len(rows) == 2 + len(lines) and all(len(row.split("|")) == len(E.COLUMNS) + 4 for row in rows)
     assert {"fruit", "container", "both"} <= set(lines)
+
+
+def test_threshold_curve():
+    """The true cells as a map score 1 at every threshold; an even map is all or nothing around 1 / clamp_ratio."""
+    batch = E.cases(6)
+    truths = [W.on_grid(case.mask, 8) for case in batch]
+    exact = E.threshold_curve(batch, [cells.astype(np.float32) for cells in truths], 1.0)
+    assert list(exact) == list(W.EDITS) and all(set(curve.values()) == {1.0} for curve in exact.values())
+    even = E.threshold_curve(batch, [np.ones((16, 16), np.float32)] * 6, 2.0)
+    for i, kind in enumerate(W.EDITS):
+        share = np.mean([truths[j].mean() for j in (i, i + 3)])
+        for t, value in even[kind].items():
+            assert value == pytest.approx(share if t < 0.5 else 0.0)

@@ -20,11 +20,13 @@ from tqdm import tqdm
 
 from diffedit_core import diffedit as D, images as I, model as M, schedule as S
 from diffedit_core.errors import InputError
+from diffedit_core.mask import normalise
 
 from . import classifier as C, data, measures, world as W
 from .train import to_pixels
 
 BATCH = 6  # edits at once
+THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 
 
 class Case(NamedTuple):
@@ -260,6 +262,16 @@ def groups(found_cases):
     return {name: rows for name, rows in lines.items() if rows}
 
 
+def threshold_curve(found_cases, maps, clamp_ratio):
+    """{kind: {threshold: mean IoU}}: what each threshold finds in the noise maps [h,w] of the cases."""
+    factor = found_cases[0].mask.shape[0] // maps[0].shape[0]
+    normalised = normalise(ms.Tensor(np.stack(maps)), clamp_ratio).asnumpy()
+    found = {t: np.array([measures.overlap(y > t, W.on_grid(c.mask, factor))[0] for y, c in zip(normalised, found_cases)])
+             for t in THRESHOLDS}
+    kinds = np.array([c.kind for c in found_cases])
+    return {kind: {t: float(values[kinds == kind].mean()) for t, values in found.items()} for kind in dict.fromkeys(kinds)}
+
+
 def text_to_image(model, options, classifier, count, held_out, batch=8):
     """Plain samples of captions of test scenes: (scenes, whether each head is right [N,4], pictures)."""
     seeds = W.SEEDS["test"][-count:]
@@ -376,7 +388,7 @@ def evaluate(a):
                "classifier accuracy": C.accuracy(classifier),
                "vae": {"psnr": measures.psnr(trips, sources), "slope error": measures.slope_error(trips, sources)}}
     true_features = classifier(truths)[0]
-    results.update({"lines": {}, "methods": {}, "csfid": {}, "text to image": {}, "records": {}})
+    results.update({"lines": {}, "thresholds": {}, "methods": {}, "csfid": {}, "text to image": {}, "records": {}})
     for name in a.methods:
         records, images, masks, maps, features = run_method(name, model, options, found_cases, classifier, trips)
         results["records"][name] = records
@@ -385,6 +397,7 @@ def evaluate(a):
         if name == "DiffEdit":
             results["lines"] = {line: (len(rows), summarise([records[i] for i in rows]))
                                 for line, rows in groups(found_cases).items()}
+            results["thresholds"] = threshold_curve(found_cases, maps, options.mask_clamp_ratio)
             contact_sheet(found_cases, records, images, masks, maps).save(a.out / "edits.png")
         write(a.out, results)
     for name, held_out in (("seen combinations", False), ("held-out combinations", True)) if a.texts else ():
@@ -405,7 +418,10 @@ def write(folder, results):
             f"slope error {results['vae']['slope error']:.3f}.\n")
     text += "Classifier on unseen renders: "
     text += ", ".join(f"{k} {v:.3f}" for k, v in results["classifier accuracy"].items()) + ".\n\n"
-    text += table(results["lines"]) + "\nAll edits, against the alternatives:\n\n" + table(results["methods"]) + "\n"
+    text += table(results["lines"]) + "\n"
+    for kind, curve in results["thresholds"].items():
+        text += f"Mask IoU of {kind} by mask_threshold: " + ", ".join(f"{t} {value:.3f}" for t, value in curve.items()) + ".\n\n"
+    text += "All edits, against the alternatives:\n\n" + table(results["methods"]) + "\n"
     text += "CSFID to the true edits: " + ", ".join(f"{k} {v:.2f}" for k, v in results["csfid"].items()) + ".\n\n"
     for line, (count, numbers) in results["text to image"].items():
         text += f"Text to image, {line} (n = {count}): " + ", ".join(f"{k} {shown(v)}" for k, v in numbers.items()) + ".\n\n"
