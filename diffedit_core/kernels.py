@@ -214,6 +214,16 @@ def layer_norm_library(x, weight, bias, eps):
     return ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)(x, weight, bias)[0]
 
 
+def gelu_library(x):
+    """The library's exact GELU."""
+    return ops.gelu(x, approximate="none")
+
+
+def silu_library(x):
+    """The library's SiLU."""
+    return ops.silu(x)
+
+
 # --- CPU --------------------------------------------------------------------------------------------------------------
 
 
@@ -354,16 +364,6 @@ def group_norm_ascend(x, weight, bias, groups, eps):
     """The library's group norm, in fp32."""
     y = ops.group_norm(x.astype(ms.float32), groups, weight.astype(ms.float32), bias.astype(ms.float32), eps)
     return y.astype(x.dtype)
-
-
-def gelu_library(x):
-    """The library's exact GELU."""
-    return ops.gelu(x, approximate="none")
-
-
-def silu_library(x):
-    """The library's SiLU."""
-    return ops.silu(x)
 
 
 def upsample_ascend(x):
