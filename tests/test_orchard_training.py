@@ -367,3 +367,25 @@ def test_the_classifiers_loss_is_the_cross_entropy_of_all_heads():
         start += size
     found = classifier.loss(params, ms.Tensor(images), ms.Tensor(wanted), "cpu")
     assert float(found.asnumpy()) == pytest.approx(total, rel=1e-4)
+
+
+def test_the_committed_classifier_reads_renders():
+    """What judges the numbers in the model card is in the repository, and was trained on the world that is."""
+    found = classifier.accuracy(classifier.Classifier.load(), 30, "test")
+    assert all(share >= 0.95 for share in found.values())
+
+
+def test_an_exported_classifier_keeps_the_averages(tmp_path):
+    arrays = {f"{kind}.{path}": np.full(leaf.shape, value, np.float32) for kind, value in (("params", 1), ("ema", 0.1))
+              for path, leaf in P.flatten(classifier.specs()).items()}
+
+    class Trained:
+        @staticmethod
+        def arrays():
+            return arrays
+
+    S.save_checkpoint(tmp_path / "a.safetensors", Trained, S.Progress(3, 4.0, {"seed": 7}))
+    classifier.export(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    progress, found = S.read_weights(tmp_path / "b.safetensors")
+    assert progress == (3, 4.0, {"seed": 7}) and set(found) == set(P.flatten(classifier.specs()))
+    assert all(leaf.dtype == np.float16 and (leaf == np.float16(0.1)).all() for leaf in found.values())

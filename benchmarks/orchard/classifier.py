@@ -12,6 +12,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 from mindspore import ops
+from safetensors.numpy import save_file
 
 from diffedit_core import kernels as K, params as P
 from diffedit_core.graphs import Graph
@@ -21,6 +22,7 @@ from . import data, steps as S, world as W
 HEADS = {"fruit": (*W.FRUITS, W.MIXED), "container": W.CONTAINERS, "background": W.BACKGROUNDS, "count": W.COUNTS}
 WIDTHS = (24, 48, 96, 128)  # each level halves the picture
 GROUPS, EPS = 8, 1e-5
+TRAINED = Path(__file__).with_suffix(".safetensors")  # the judge of the numbers in the model card
 
 
 def specs():
@@ -78,11 +80,11 @@ class Classifier:
     """The trained network: pictures in, features and values out."""
 
     def __init__(self, weights):
-        params = P.to_parameters(P.tree_map(lambda path, _: weights[path], specs()))
+        params = P.to_parameters(P.tree_map(lambda path, _: weights[path].astype(np.float32), specs()))
         self.graph = Graph(apply, params, K.default_kernels())
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path=TRAINED):
         return cls(S.read_weights(path)[1])
 
     def __call__(self, images, batch=10):
@@ -126,6 +128,13 @@ def train(work, path, pictures, steps, batch=32, seed=0, log=print, until=None):
     return S.run(train_step, draw, path, facts, steps, 1.5e-3, until, log=log)
 
 
+def export(checkpoint, path):
+    """Write the averaged weights of a checkpoint alone, in float16, as `Classifier.load` reads them."""
+    progress, weights = S.read_weights(checkpoint)
+    arrays = {f"ema.{name}": weights[name].astype(np.float16) for name in P.flatten(specs())}
+    save_file(arrays, str(path), metadata={"progress": json.dumps(progress._asdict())})
+
+
 def accuracy(classifier, count=1000, split="validation"):
     """{head: share of right answers} on rendered scenes that training has not seen."""
     scenes = [W.sample_scene(W.SEEDS[split][i]) for i in range(count)]
@@ -135,15 +144,17 @@ def accuracy(classifier, count=1000, split="validation"):
 
 
 def main():
-    """Train the classifier and print its accuracy on scenes it has not seen."""
+    """Train the classifier, write its weights and print their accuracy on scenes it has not seen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the pictures; the classifier goes there as well")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the pictures; the checkpoint goes there as well")
+    parser.add_argument("--out", type=Path, default=TRAINED, help="weights that evaluate.py reads (default: %(default)s)")
     parser.add_argument("--pictures", type=int, default=10000)
     parser.add_argument("--steps", type=int, default=2500)
     arguments = parser.parse_args()
     path = arguments.work / "classifier.safetensors"
     train(arguments.work, path, arguments.pictures, arguments.steps)
-    print(json.dumps(accuracy(Classifier.load(path))))
+    export(path, arguments.out)
+    print(json.dumps(accuracy(Classifier.load(arguments.out))))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measure a model on edits whose true answer is known: a table (JSON and Markdown) and a contact sheet.
 
-    python -m benchmarks.orchard.evaluate --classifier WORK/classifier.safetensors --out results [--model DIR] [--edits 201]
+    python -m benchmarks.orchard.evaluate --out results [--model DIR] [--edits 201]
 
 A third of the edits each changes the fruit, the container, and both. The true mask is what differs between two renders
 of one scene (`world.true_mask`), on the grid of the latents: a cell counts as soon as one of its 8x8 pixels differs, since
@@ -360,7 +360,7 @@ def main(argv=None):
     """Write results.json, results.md, edits.png and samples.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=M.ORCHARD, help="folder of the model (default: the one that ships)")
-    parser.add_argument("--classifier", required=True, type=Path, help="checkpoint of benchmarks.orchard.classifier")
+    parser.add_argument("--classifier", default=C.TRAINED, type=Path, help="weights of another judge")
     parser.add_argument("--out", required=True, type=Path, help="folder of the results")
     parser.add_argument("--edits", type=int, default=201)
     parser.add_argument("--texts", type=int, default=96, help="samples of seen, and of held-out combinations")
