@@ -221,10 +221,11 @@ def run(train_step, batch, path, facts, steps, peak, until=None, save_minutes=4,
             if step % 50 == 0:
                 log(f"step {step} loss {np.mean(losses[-50:]):.5f} norm {norm:.3f} "
                     f"{1000 * (time.time() - began) / (step - first):.0f} ms/step")
-            if time.time() - saved > 60 * save_minutes:
+            sheet_due = sample is not None and step % sample_steps == 0
+            if sheet_due or time.time() - saved > 60 * save_minutes:
                 save()
                 saved = time.time()
-            if sample is not None and step % sample_steps == 0:
+            if sheet_due:
                 sample(step)
         save()
     return losses
