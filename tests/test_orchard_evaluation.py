@@ -54,6 +54,14 @@ def test_overlap_counts(seed):
     assert measures.overlap(a, a) == (1, 1, 1) and measures.overlap(a & False, b & False) == (1, 1, 1)
 
 
+@given(SEEDS)
+def test_a_grown_mask_holds_what_is_at_most_one_cell_away(seed):
+    mask = np.random.default_rng(seed).random((5, 7)) < 0.1
+    rows, columns = np.nonzero(mask)
+    near = [[bool(((abs(rows - i) <= 1) & (abs(columns - j) <= 1)).any()) for j in range(7)] for i in range(5)]
+    assert np.array_equal(measures.grown(mask), near)
+
+
 def test_sampling_is_ddim_from_the_last_level():
     """With the predictor that knows the picture, any noise ends at the picture, up to the clean level's a(0)."""
     levels = E.S.levels(FakeModel().configs.scheduler, 10)
@@ -105,6 +113,10 @@ def test_the_true_edit_gets_full_marks_and_the_source_none():
     assert right["iou"] == right["precision"] == right["recall"] == 1
     assert right["edit psnr"] > 100 and right["edit slope error"] == 0 and right["recognised"] and right["rest unchanged"]
     assert right["background psnr"] > 25 and right["outside psnr"] > 25
+    near = case.source.copy()
+    near[:, np.kron(measures.grown(cells) & ~cells, np.ones((8, 8), bool))] = 0
+    marks = E.judge(case, near, cells, case.source, C.classes(case.edited), 8)
+    assert marks["beyond psnr"] == marks["beyond floor"] > 100 > marks["outside psnr"]
     copied = E.judge(case, case.source, ~cells, case.source, C.classes(case.scene), 8)
     assert copied["iou"] == 0 and copied["background psnr"] > 100 and not copied["recognised"]
     assert copied["edit psnr"] < 25

@@ -191,9 +191,10 @@ def judge(case, image, mask, round_trip, found, factor):
     if mask is not None:
         cells, true_cells = mask > 0.5, W.on_grid(case.mask, factor)
         numbers.update(zip(("iou", "precision", "recall"), measures.overlap(cells, true_cells)))
-        outside = ~np.kron(cells, np.ones((factor, factor), bool))
-        numbers["outside psnr"] = measures.psnr(image, case.source, outside)
-        numbers["outside floor"] = measures.psnr(round_trip, case.source, outside)
+        for name, held in (("outside", cells), ("beyond", measures.grown(cells))):
+            where = ~np.kron(held, np.ones((factor, factor), bool))
+            numbers[f"{name} psnr"] = measures.psnr(image, case.source, where)
+            numbers[f"{name} floor"] = measures.psnr(round_trip, case.source, where)
     wanted = C.classes(case.edited)
     numbers.update({f"{name} right": bool(found[i] == wanted[i]) for i, name in enumerate(C.HEADS)})
     kept = [i for i, name in enumerate(C.HEADS) if name in ("container", "background")]
@@ -333,6 +334,7 @@ def strip(case, image, mask, noise_map):
 COLUMNS = {"iou": "mask IoU", "precision": "precision", "recall": "recall", "recognised": "fruit and container right",
            "fruit right": "fruit right", "container right": "container right", "rest unchanged": "container and background right",
            "outside psnr": "PSNR outside predicted mask", "outside floor": "(VAE floor)",
+           "beyond psnr": "PSNR a cell further out", "beyond floor": "(VAE floor)",
            "background psnr": "PSNR outside true mask", "background floor": "(VAE floor)",
            "edit psnr": "PSNR to true edit inside", "edit slope error": "slope error inside"}
 

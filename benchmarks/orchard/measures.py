@@ -34,6 +34,12 @@ def overlap(found, wanted):
     return tuple(float(both / total) if total else 1.0 for total in ((found | wanted).sum(), found.sum(), wanted.sum()))
 
 
+def grown(mask):
+    """A boolean mask [H,W] and its eight neighbours."""
+    padded = np.pad(mask, 1)
+    return np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).any((2, 3))
+
+
 def sample(predict, noise, levels, states, negative, guidance_scale, prediction_type):
     """DDIM from pure noise [B,C,h,w] at the grid's last level down to the clean one; text states as in `diffedit.decode`.
 
