@@ -36,7 +36,11 @@ def normalise(noise_map, clamp_ratio, over="image"):
 
 
 def threshold(normalised, mask_threshold):
-    """1 where the normalised map exceeds the threshold, else 0, in the map's dtype (DiffEdit, section 3.2, step 1)."""
+    """1 where the normalised map exceeds the threshold, else 0, in the map's dtype (DiffEdit, section 3.2, step 1).
+
+    Laws, of a map that was normalised over the image, with a threshold t < 1: the mask is m > clamp_ratio t mean(m), so only
+    the product counts, and at most 1 / (clamp_ratio t) of the cells are in it (Markov's inequality): 2/3 by default.
+    """
     return (normalised > mask_threshold).astype(normalised.dtype)
 
 

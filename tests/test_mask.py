@@ -121,6 +121,23 @@ def test_a_higher_threshold_gives_a_smaller_mask(maps, level, more):
     assert (high <= low).all()
 
 
+@given(noise_maps(), clamp_ratios, st.floats(0.02, 0.98), st.floats(0.02, 0.98))
+def test_only_the_product_of_clamp_ratio_and_threshold_matters(maps, ratio, level, other):
+    """Below 1, the mask is where the map exceeds clamp_ratio x threshold x its mean, however the product is divided."""
+    cut = ratio * level * maps.astype(np.float64).mean((1, 2), keepdims=True)
+    away = np.abs(maps - cut) > 2 * tolerance(maps) * cut
+    for r, t in ((ratio, level), (ratio * level / other, other)):
+        mask = M.threshold(M.normalise(ms.Tensor(maps), r), t).asnumpy()
+        assert np.array_equal(mask[away], (maps > cut)[away])
+
+
+@given(noise_maps(), clamp_ratios, st.floats(0.02, 0.98))
+def test_no_mask_covers_more_than_markovs_share(maps, ratio, level):
+    """At most 1 / (clamp_ratio x threshold) of a map exceeds that multiple of its mean: 2/3 of a picture by default."""
+    mask = M.threshold(M.normalise(ms.Tensor(maps), ratio), level).asnumpy()
+    assert (mask.mean((1, 2)) <= (1 + tolerance(maps)) / (ratio * level)).all()
+
+
 # --- blend ------------------------------------------------------------------------------------------------------------
 
 
