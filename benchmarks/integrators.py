@@ -3,11 +3,12 @@
     python -m benchmarks.integrators [--pictures 100] [--steps 10 20 50 100] [--dtype fp32] [--model DIR]
     python -m benchmarks.integrators --table
 
-For each test picture of the Orchard, each integrator and each number of steps: the relative error of the latents after
-inversion and decoding with the picture's own sentence, at guidance 1 and 7.5, over the levels that an edit inverts; and an
-edit with recipe "paper", whose answer is known. Every row is appended to --out as soon as it is measured; what is there
-already is not measured again, so a run can be stopped and continued. --table prints means over the
-pictures, of the model given.
+For test pictures of the Orchard, each integrator and each number of steps: the relative error of the latents after inversion
+and decoding with the picture's own sentence, at guidance 1 and 7.5, over the levels that an edit inverts; and an edit of the
+fruit with recipe "paper", whose answer is known. Pictures run in batches; where a fixed-point inversion iterates, the counts
+and the residual are those of its batch's slowest picture. Every batch is appended to --out as soon as it is measured; what is
+there already is not measured again, so a run can be stopped and continued. --table prints means over the pictures, of the
+model given.
 """
 
 import argparse
@@ -22,7 +23,6 @@ from tqdm import tqdm
 
 from diffedit_core import diffedit as D
 from diffedit_core import schedule as S
-from diffedit_core.images import to_array
 from diffedit_core.model import COMPONENTS, ORCHARD, Model, weight_files
 
 WAYS = {"ddim": {}, "dpmpp_2m": {"integrator": "dpmpp_2m"}, "fixed_point": {"inversion": "fixed_point"},
@@ -43,76 +43,83 @@ class Counted:
 
 
 def examples(count):
-    """(number, picture, picture after the edit, sentence, sentence after) of test pictures whose container stays."""
-    from .orchard import world
+    """`evaluate.Case` of the first test scenes, each with another fruit."""
+    from .orchard import data, evaluate, world
     for seed in world.SEEDS["test"][:count]:
         scene = world.sample_scene(seed)
         wanted = world.random_edit(scene, "fruit")
-        yield (seed, world.render(scene)[0], world.render(wanted)[0], world.caption(scene), world.caption(wanted))
+        pictures = [world.render(s)[0] for s in (scene, wanted)]
+        yield evaluate.Case("fruit", scene, wanted, *data.to_model(np.stack(pictures)), world.true_mask(*pictures))
 
 
-def round_trip(model, latents, sentence, options, guidance):
-    """Relative error (root mean squares) of the latents after both ways, evaluations, and the worst note of a fixed point."""
-    config, predict = model.configs.scheduler, Counted(model.predict)
-    levels = S.levels(config, options.num_inference_steps)
-    states, empty = (s.expand_dims(0) for s in model.encode_prompts([sentence, ""]))
-    negative = None if guidance == 1 else empty
+def journey(setting, options, guidance, states, mask, down_states=None, down_guidance=None):
+    """Up with some states and down with others: (decoded latents, trail, evaluations of each picture up, and down)."""
+    config, predict = setting.model.configs.scheduler, Counted(setting.model.predict)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of fixed points: the residual is in the row
-        trail = D.invert_states(predict, latents, levels, options.num_encode_steps, states, negative, guidance,
-                                config.prediction_type, integrator=options.integrator, inversion=options.inversion)
-    up = predict.rows
-    everywhere = ms.Tensor(np.ones((1, *latents.shape[2:]), np.float32))
-    back = D.decode_states(predict, trail, everywhere, levels, states, negative, guidance, config.prediction_type,
-                           integrator=options.integrator).asnumpy()
-    x0, deepest = latents.asnumpy(), trail[-1].latents.asnumpy()
-    notes = [state.note for state in trail[1:] if state.note is not None]
-    row = {"error": float(np.sqrt(((back - x0) ** 2).mean() / (x0 ** 2).mean())), "up": up, "down": predict.rows - up,
-           "deviation": float(deepest.std())}  # of white noise at that level it would be about 1
+        trail = D.invert_states(predict, setting.latents, setting.levels, options.num_encode_steps, states,
+                                None if guidance == 1 else setting.empty, guidance, config.prediction_type,
+                                integrator=options.integrator, inversion=options.inversion)
+    up, guidance = predict.rows, down_guidance or guidance
+    back = D.decode_states(predict, trail, mask, setting.levels, states if down_states is None else down_states,
+                           None if guidance == 1 else setting.empty, guidance, config.prediction_type,
+                           integrator=options.integrator)
+    pictures = len(setting.latents)
+    return back, trail, up / pictures, (predict.rows - up) / pictures
+
+
+def round_trips(setting, options, guidance):
+    """For each picture the relative error (root mean squares) of the latents after both ways, evaluations, and the worst
+    note of a fixed point."""
+    whole = ms.ops.ones((len(setting.latents), *setting.latents.shape[2:]), ms.float32)
+    back, trail, up, down = journey(setting, options, guidance, setting.source, whole)
+    common, notes = {"up": up, "down": down}, [state.note for state in trail[1:] if state.note is not None]
     if notes:
-        row |= {"residual": max(n.residual for n in notes), "contraction": max(n.contraction for n in notes),
-                "stopped": sum(not n.converged for n in notes), "iterations": sum(n.evaluations for n in notes)}
-    return row
+        common |= {"residual": max(n.residual for n in notes), "contraction": max(n.contraction for n in notes),
+                   "stopped": sum(not n.converged for n in notes)}
+    rows = zip(setting.latents.asnumpy(), back.asnumpy(), trail[-1].latents.asnumpy())
+    return [{"error": float(np.sqrt(((end - x0) ** 2).mean() / (x0 ** 2).mean())),
+             "deviation": float(deepest.std()), **common}  # of white noise at that level the deviation would be about 1
+            for x0, end, deepest in rows]
 
 
-def edit(model, number, picture, wanted, sentence, target, options):
-    """Mean absolute errors in grey levels: outside the true mask against the picture, inside it against the true edit."""
-    from .orchard import world
-    from PIL import Image
-    image = to_array([Image.fromarray(picture)])
-    shape = (model.configs.latent_channels, *(side // model.configs.vae.factor for side in image.shape[2:]))
-    draws, inside = D.draw_noise(number, 1, options.num_maps, shape), world.true_mask(picture, wanted)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        result = D.edit(model, image, sentence, [target], options, draws)[0]
-    made = np.clip((result.image[0].transpose(1, 2, 0) + 1) * 127.5, 0, 255)
-    error = [np.abs(made - true.astype(np.float64)).mean(-1) for true in (picture, wanted)]
-    return {"background": float(error[0][~inside].mean()), "target": float(error[1][inside].mean()),
-            "unchanged": bool(result.unchanged)}
+def edits(setting, batch, options, masks, classifier):
+    """For each picture mean absolute errors in grey levels, outside the true mask against the picture and inside it against
+    the true edit, and whether the classifier sees the wanted fruit."""
+    from .orchard import classifier as C, evaluate
+    latents = journey(setting, options, options.inversion_guidance_scale, setting.empty, ms.Tensor(masks), setting.target,
+                      options.guidance_scale)[0]
+    images = np.clip(evaluate.unedited(setting.model.decode_latents(latents), masks, batch), -1, 1)
+    fruit = list(C.HEADS).index("fruit")
+    for case, image, found in zip(batch, images, classifier(images)[1]):
+        outside, inside = [127.5 * np.abs(image - true).mean(0) for true in (case.source, case.truth)]
+        yield {"background": float(outside[~case.mask].mean()), "target": float(inside[case.mask].mean()),
+               "recognised": bool(found[fruit] == C.classes(case.edited)[fruit])}
 
 
 def measure(arguments):
     """Append every missing row to the file."""
-    model = Model.load(arguments.model, arguments.dtype)
-    done = {key(row) for row in read(arguments.out)}
-    tasks = [(way, n, what) for n in arguments.steps for way in arguments.ways for what in (*GUIDANCE, "edit")]
-    with open(arguments.out, "a", encoding="utf-8") as out, tqdm(total=arguments.pictures * len(tasks), disable=None) as bar:
-        for number, picture, wanted, sentence, target in examples(arguments.pictures):
-            latents = None
-            for way, n, what in tasks:
-                bar.update()
-                row = {"picture": number, "way": way, "steps": n, "what": what, "dtype": arguments.dtype,
-                       "model": model_name(arguments)}
-                if key(row) in done:
+    from .orchard import classifier, evaluate
+    model, judge = Model.load(arguments.model, arguments.dtype), classifier.Classifier.load(classifier.TRAINED)
+    done, name, cases = {key(row) for row in read(arguments.out)}, model_name(arguments.model), list(examples(arguments.pictures))
+    tasks = [(n, way, what) for n in arguments.steps for way in arguments.ways for what in (*GUIDANCE, "edit")]
+    with open(arguments.out, "a", encoding="utf-8") as out, tqdm(total=len(cases) * len(tasks), disable=None) as bar:
+        for start in range(0, len(cases), arguments.batch):
+            batch, masks, encoded = cases[start:start + arguments.batch], None, {}
+            for n, way, what in tasks:
+                heads = [{"picture": c.scene.seed, "way": way, "steps": n, "what": what, "dtype": arguments.dtype, "model": name}
+                         for c in batch]
+                bar.update(len(batch))
+                if all(key(head) in done for head in heads):
                     continue
                 options = D.Options(num_inference_steps=n, encode_ratio=arguments.encode_ratio, **WAYS[way])
-                if what == "edit":
-                    row |= edit(model, number, picture, wanted, sentence, target, options)
-                else:
-                    if latents is None:
-                        latents = model.latents(model.encode_image(picture.transpose(2, 0, 1)[None] / 127.5 - 1))
-                    row |= round_trip(model, latents, sentence, options, what)
-                out.write(json.dumps(row) + "\n")
+                if n not in encoded:
+                    encoded[n] = evaluate.setting(model, options, batch)
+                if what == "edit" and masks is None:  # the same for every way and number of steps
+                    masks = evaluate.find_mask(encoded[n])[1].asnumpy()
+                found = edits(encoded[n], batch, options, masks, judge) if what == "edit" else round_trips(encoded[n], options, what)
+                lines = [json.dumps(head | row) for head, row in zip(heads, found) if key(head) not in done]
+                out.write("".join(line + "\n" for line in lines))
                 out.flush()
 
 
@@ -120,10 +127,13 @@ def key(row):
     return tuple(row[k] for k in ("picture", "way", "steps", "what", "dtype", "model"))
 
 
-def model_name(arguments):
-    """The folder's name and the beginning of its UNet's sha256: what ships changes."""
-    file, *_ = weight_files(Path(arguments.model) / "unet", COMPONENTS["unet"][2])
-    return f"{Path(arguments.model).name}-{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8]}"
+def model_name(folder, components=("unet",)):
+    """The folder's name and the beginning of the sha256 of its weights: what ships changes."""
+    digest = hashlib.sha256()
+    for component in components:
+        for file in weight_files(Path(folder) / component, COMPONENTS[component][2]):
+            digest.update(Path(file).read_bytes())
+    return f"{Path(folder).name}-{digest.hexdigest()[:8]}"
 
 
 def read(path):
@@ -132,8 +142,8 @@ def read(path):
 
 def table(rows):
     """Lines of a Markdown table: means over the pictures, and how many there were."""
-    yield "| integrator | dtype | N | error, g = 1 | error, g = 7.5 | evaluations up + down | background | target | pictures |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| integrator | dtype | N | error, g = 1 | error, g = 7.5 | evaluations up + down | background | target | fruit right | pictures |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     groups = {}
     for row in rows:
         groups.setdefault((row["dtype"], row["steps"], row["way"]), {}).setdefault(row["what"], []).append(row)
@@ -143,7 +153,8 @@ def table(rows):
             return format(np.mean(values), form) if values else "-"
         counts = "/".join(str(len(found.get(what, ()))) for what in (*GUIDANCE, "edit"))
         yield (f"| {way} | {dtype} | {n} | {mean(1.0, 'error', '.1e')} | {mean(7.5, 'error', '.1e')} | {mean(1.0, 'up', '.0f')} + "
-               f"{mean(1.0, 'down', '.0f')} | {mean('edit', 'background', '.2f')} | {mean('edit', 'target', '.1f')} | {counts} |")
+               f"{mean(1.0, 'down', '.0f')} | {mean('edit', 'background', '.2f')} | {mean('edit', 'target', '.1f')} | "
+               f"{mean('edit', 'recognised', '.2f')} | {counts} |")
 
 
 def main():
@@ -151,6 +162,7 @@ def main():
     parser.add_argument("--pictures", type=int, default=100)
     parser.add_argument("--steps", type=int, nargs="+", default=(10, 20, 50, 100))
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=tuple(WAYS))
+    parser.add_argument("--batch", type=int, default=10, help="pictures at once")
     parser.add_argument("--encode-ratio", type=float, default=0.8)
     parser.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--model", default=str(ORCHARD))
@@ -159,7 +171,7 @@ def main():
     arguments = parser.parse_args()
     if not arguments.table:
         measure(arguments)
-    print("\n".join(table([row for row in read(arguments.out) if row["model"] == model_name(arguments)])))
+    print("\n".join(table([row for row in read(arguments.out) if row["model"] == model_name(arguments.model)])))
 
 
 if __name__ == "__main__":

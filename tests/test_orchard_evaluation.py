@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 
 from benchmarks.orchard import classifier as C, evaluate as E, measures, world as W
 from diffedit_core import diffedit as D
+from diffedit_core.errors import InputError
 
 from .test_diffedit import OBJECT, FakeModel
 
@@ -200,4 +201,27 @@ def test_threshold_curve():
     for i, kind in enumerate(W.EDITS):
         share = np.mean([truths[j].mean() for j in (i, i + 3)])
         for t, value in even[kind].items():
-            assert value == pytest.approx(share if t < 0.5 else 0.0)
+            assert value == pytest.approx(share if t == E.BEST or t < 0.5 else 0.0)
+
+
+@given(SEEDS)
+def test_no_threshold_finds_more_than_the_best_one(seed):
+    batch = E.cases(3)
+    maps = [W.on_grid(case.mask, 8) + np.random.default_rng(seed + i).random((16, 16)) * 1.5 for i, case in enumerate(batch)]
+    for curve in E.threshold_curve(batch, maps, 2.0).values():
+        assert max(value for t, value in curve.items() if t != E.BEST) <= curve[E.BEST] < 1
+
+
+def test_a_run_goes_on_where_it_was_stopped(tmp_path):
+    """What is measured is kept for the same settings, and refused for others."""
+    def arguments(*more):
+        return E.parser().parse_args(["--out", str(tmp_path), *more])
+
+    options = D.RECIPES["paper"]
+    results = E.begin(arguments(), options)
+    results |= {"methods": {"copy": (1, {})}, "vae": {"psnr": 1.0, "slope error": 1.0}, "classifier accuracy": {}}
+    E.write(tmp_path, results)
+    assert list(E.begin(arguments(), options)["methods"]) == ["copy"]
+    for more, changed in ((("--edits", "3"), options), ((), options.replace(mask_threshold=0.4))):
+        with pytest.raises(InputError, match="another --out"):
+            E.begin(arguments(*more), changed)

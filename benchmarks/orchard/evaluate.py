@@ -4,10 +4,13 @@
 
 A third of the edits each changes the fruit, the container, and both. The true mask is what differs between two renders
 of one scene (`world.true_mask`), on the grid of the latents: a cell counts as soon as one of its 8x8 pixels differs, since
-no latent mask can be finer. Intervals are 95 %: Wilson's for shares, two standard errors of the mean for the rest.
+no latent mask can be finer. Intervals are 95 %: Wilson's for shares, two standard errors of the mean for the rest. What the
+folder of results has already is not measured again, so that a run can be stopped and continued.
 """
 
 import argparse
+import dataclasses
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -22,11 +25,13 @@ from diffedit_core import diffedit as D, images as I, model as M, schedule as S
 from diffedit_core.errors import InputError
 from diffedit_core.mask import normalise
 
+from ..integrators import model_name
 from . import classifier as C, data, measures, world as W
 from .train import to_pixels
 
-BATCH = 6  # edits at once
+BATCH = 12  # edits at once
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+BEST = "each picture's best"
 
 
 class Case(NamedTuple):
@@ -126,10 +131,8 @@ def everywhere(s):
 def diffedit(s, batch):
     """DiffEdit with the default recipe: mask, encoding, decoding; with an empty mask, the source, as in `diffedit.edit`."""
     noise_map, mask = find_mask(s)
-    images, masks = decoded(s, encoding(s), mask), mask.asnumpy()
-    empty = ~masks.any((1, 2))
-    images[empty] = np.stack([c.source for c in batch])[empty]
-    return Outcome(images, masks, noise_map.asnumpy())
+    masks = mask.asnumpy()
+    return Outcome(unedited(decoded(s, encoding(s), mask), masks, batch), masks, noise_map.asnumpy())
 
 
 def encode_decode(s, batch):
@@ -149,16 +152,32 @@ def sdedit(s, batch):
 
 
 def recipe_diffusers(s, batch):
-    """The public pipeline with its defaults, the source caption as negative prompt; one picture at a time."""
-    edits = []
+    """The public pipeline with its defaults, the source caption as negative prompt.
+
+    The masks one picture at a time, since their clamp looks at the whole batch. The inversion needs no guidance: guiding away
+    from its own prompt changes nothing.
+    """
+    options = D.RECIPES["diffusers"].replace(num_inference_steps=s.options.num_inference_steps, num_maps=s.options.num_maps,
+                                              map_batch=s.options.num_maps)
+    shape, found = s.latents.shape[1:], []
     for case in batch:
-        draws = D.draw_noise(case.scene.seed, 1, s.options.num_maps, s.latents.shape[1:], posterior_per_map=True)
-        options = D.RECIPES["diffusers"].replace(num_inference_steps=s.options.num_inference_steps,
-                                                  num_maps=s.options.num_maps)
-        edits += D.edit(s.model, case.source[None], W.caption(case.scene), [W.caption(case.edited)], options, draws,
-                        negative=W.caption(case.scene))
-    return Outcome(np.concatenate([e.image for e in edits]), np.concatenate([e.mask for e in edits]),
-                   np.concatenate([e.noise_map for e in edits]))
+        draws, source = D.draw_noise(case.scene.seed, 1, options.num_maps, shape, posterior_per_map=True), W.caption(case.scene)
+        found += D.edit(s.model, case.source[None], source, [W.caption(case.edited)], options, draws, source, only_mask=True)
+    latents = s.model.latents(s.model.encode_image(np.stack([c.source for c in batch])), s.noise.asnumpy())
+    prediction_type = s.model.configs.scheduler.prediction_type
+    trail = D.invert(s.model.predict, latents, s.levels, options.num_encode_steps, s.source, prediction_type=prediction_type,
+                     inversion_timestep=options.inversion_timestep)
+    masks, maps = [np.concatenate([getattr(e, name) for e in found]) for name in ("mask", "noise_map")]
+    latents = D.decode(s.model.predict, trail, ms.Tensor(masks), s.levels, s.target, s.source, options.guidance_scale,
+                       prediction_type, options.blend_level)
+    return Outcome(unedited(s.model.decode_latents(latents), masks, batch), masks, maps)
+
+
+def unedited(images, masks, batch):
+    """The sources where the masks are empty, as `diffedit.edit` gives them, else the images."""
+    empty = ~masks.any((1, 2))
+    images[empty] = np.stack([c.source for c in batch])[empty]
+    return images
 
 
 def copy(s, batch):
@@ -264,11 +283,15 @@ def groups(found_cases):
 
 
 def threshold_curve(found_cases, maps, clamp_ratio):
-    """{kind: {threshold: mean IoU}}: what each threshold finds in the noise maps [h,w] of the cases."""
+    """{kind: {threshold: mean IoU}}: what each threshold finds in the noise maps [h,w] of the cases.
+
+    BEST is the mean of what the best threshold of each picture finds, of all that there are: the limit that the maps set.
+    """
     factor = found_cases[0].mask.shape[0] // maps[0].shape[0]
+    truths = [W.on_grid(c.mask, factor) for c in found_cases]
     normalised = normalise(ms.Tensor(np.stack(maps)), clamp_ratio).asnumpy()
-    found = {t: np.array([measures.overlap(y > t, W.on_grid(c.mask, factor))[0] for y, c in zip(normalised, found_cases)])
-             for t in THRESHOLDS}
+    found = {t: np.array([measures.overlap(y > t, true)[0] for y, true in zip(normalised, truths)]) for t in THRESHOLDS}
+    found[BEST] = np.array([max(measures.overlap(y >= t, true)[0] for t in np.unique(y)) for y, true in zip(maps, truths)])
     kinds = np.array([c.kind for c in found_cases])
     return {kind: {t: float(values[kinds == kind].mean()) for t, values in found.items()} for kind in dict.fromkeys(kinds)}
 
@@ -358,40 +381,58 @@ def shown(triple):
     return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def parser():
+    """The command line."""
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--model", default=M.ORCHARD, help="folder of the model (default: the one that ships)")
+    top.add_argument("--classifier", default=C.TRAINED, type=Path, help="weights of another judge")
+    top.add_argument("--out", required=True, type=Path, help="folder of the results")
+    top.add_argument("--edits", type=int, default=201)
+    top.add_argument("--texts", type=int, default=96, help="samples of seen, and of held-out combinations")
+    top.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    top.add_argument("--steps", type=int, default=50)
+    top.add_argument("--guidance", type=float, default=D.RECIPES["paper"].guidance_scale)
+    return top
+
+
 def main(argv=None):
     """Write results.json, results.md, edits.png and samples.png."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=M.ORCHARD, help="folder of the model (default: the one that ships)")
-    parser.add_argument("--classifier", default=C.TRAINED, type=Path, help="weights of another judge")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the results")
-    parser.add_argument("--edits", type=int, default=201)
-    parser.add_argument("--texts", type=int, default=96, help="samples of seen, and of held-out combinations")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--guidance", type=float, default=D.RECIPES["paper"].guidance_scale)
-    arguments = parser.parse_args(argv)
     try:
-        evaluate(arguments)
+        evaluate(parser().parse_args(argv))
     except InputError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     return 0
 
 
+def begin(a, options):
+    """The results so far: those in the folder, if they are of the same model and settings, else none."""
+    facts = {"model": model_name(a.model, M.COMPONENTS), "edits": a.edits, "texts": a.texts,
+             "classifier": hashlib.sha256(Path(a.classifier).read_bytes()).hexdigest()[:8], "options": dataclasses.asdict(options)}
+    results = {"facts": facts, "lines": {}, "thresholds": {}, "methods": {}, "csfid": {}, "text to image": {}, "records": {}}
+    earlier = a.out / "results.json"
+    if earlier.exists():
+        results = json.loads(earlier.read_text(encoding="utf-8"))
+        if results.get("facts") != facts:
+            raise InputError(f"{earlier} is of another model or other settings: give another --out.")
+    return results
+
+
 def evaluate(a):
-    """The whole measurement, written step by step into the folder."""
+    """The whole measurement, written step by step into the folder; what is there already is not measured again."""
     a.out.mkdir(parents=True, exist_ok=True)
-    model, classifier = M.Model.load(a.model), C.Classifier.load(a.classifier)
     options = D.RECIPES["paper"].replace(num_inference_steps=a.steps, guidance_scale=a.guidance)
+    results = begin(a, options)
+    model, classifier = M.Model.load(a.model), C.Classifier.load(a.classifier)
     found_cases = cases(a.edits)
     trips = round_trips(model, found_cases)
     sources, truths = [np.stack([getattr(c, name) for c in found_cases]) for name in ("source", "truth")]
-    results = {"model": str(a.model), "edits": a.edits, "steps": a.steps, "guidance_scale": a.guidance,
-               "classifier accuracy": C.accuracy(classifier),
-               "vae": {"psnr": measures.psnr(trips, sources), "slope error": measures.slope_error(trips, sources)}}
+    results["classifier accuracy"] = C.accuracy(classifier)
+    results["vae"] = {"psnr": measures.psnr(trips, sources), "slope error": measures.slope_error(trips, sources)}
     true_features = classifier(truths)[0]
-    results.update({"lines": {}, "thresholds": {}, "methods": {}, "csfid": {}, "text to image": {}, "records": {}})
     for name in a.methods:
+        if name in results["methods"]:
+            continue
         records, images, masks, maps, features = run_method(name, model, options, found_cases, classifier, trips)
         results["records"][name] = records
         results["methods"][name] = len(records), summarise(records)
@@ -403,6 +444,8 @@ def evaluate(a):
             contact_sheet(found_cases, records, images, masks, maps).save(a.out / "edits.png")
         write(a.out, results)
     for name, held_out in (("seen combinations", False), ("held-out combinations", True)) if a.texts else ():
+        if name in results["text to image"]:
+            continue
         scenes, right, pictures = text_to_image(model, options, classifier, a.texts, held_out)
         results["text to image"][name] = len(scenes), shares(right)
         new = [new_to_v0(scene) for scene in scenes]
@@ -416,7 +459,7 @@ def evaluate(a):
 
 def write(folder, results):
     """results.json and results.md, with what is known so far."""
-    text = (f"VAE round trip of {results['edits']} test renders: PSNR {results['vae']['psnr']:.2f} dB, "
+    text = (f"VAE round trip of {results['facts']['edits']} test renders: PSNR {results['vae']['psnr']:.2f} dB, "
             f"slope error {results['vae']['slope error']:.3f}.\n")
     text += "Classifier on unseen renders: "
     text += ", ".join(f"{k} {v:.3f}" for k, v in results["classifier accuracy"].items()) + ".\n\n"
@@ -427,8 +470,9 @@ def write(folder, results):
     text += "CSFID to the true edits: " + ", ".join(f"{k} {v:.2f}" for k, v in results["csfid"].items()) + ".\n\n"
     for line, (count, numbers) in results["text to image"].items():
         text += f"Text to image, {line} (n = {count}): " + ", ".join(f"{k} {shown(v)}" for k, v in numbers.items()) + ".\n\n"
-    (folder / "results.json").write_text(json.dumps(results, indent=1, default=float) + "\n", encoding="utf-8")
-    (folder / "results.md").write_text(text, encoding="utf-8")
+    for name, content in (("results.json", json.dumps(results, indent=1, default=float) + "\n"), ("results.md", text)):
+        (folder / "results.part").write_text(content, encoding="utf-8")
+        (folder / "results.part").replace(folder / name)
 
 
 if __name__ == "__main__":
