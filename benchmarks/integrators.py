@@ -12,7 +12,6 @@ model given.
 """
 
 import argparse
-import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -22,8 +21,10 @@ import numpy as np
 from tqdm import tqdm
 
 from diffedit_core import diffedit as D
-from diffedit_core import schedule as S
-from diffedit_core.model import COMPONENTS, ORCHARD, Model, weight_files
+from diffedit_core import integrators as I
+from diffedit_core.model import ORCHARD, Model
+
+from .orchard import classifier as C, methods
 
 WAYS = {"ddim": {}, "dpmpp_2m": {"integrator": "dpmpp_2m"}, "fixed_point": {"inversion": "fixed_point"},
         "anderson": {"inversion": "anderson"}, "edict": {"integrator": "edict"}, "belm": {"integrator": "belm"}}
@@ -40,16 +41,6 @@ class Counted:
     def __call__(self, x, timestep, states):
         self.rows += x.shape[0]
         return self.predict(x, timestep, states)
-
-
-def examples(count):
-    """`evaluate.Case` of the first test scenes, each with another fruit."""
-    from .orchard import data, evaluate, world
-    for seed in world.SEEDS["test"][:count]:
-        scene = world.sample_scene(seed)
-        wanted = world.random_edit(scene, "fruit")
-        pictures = [world.render(s)[0] for s in (scene, wanted)]
-        yield evaluate.Case("fruit", scene, wanted, *data.to_model(np.stack(pictures)), world.true_mask(*pictures))
 
 
 def journey(setting, options, guidance, states, mask, down_states=None, down_guidance=None):
@@ -86,10 +77,9 @@ def round_trips(setting, options, guidance):
 def edits(setting, batch, options, masks, classifier):
     """For each picture mean absolute errors in grey levels, outside the true mask against the picture and inside it against
     the true edit, and whether the classifier sees the wanted fruit."""
-    from .orchard import classifier as C, evaluate
     latents = journey(setting, options, options.inversion_guidance_scale, setting.empty, ms.Tensor(masks), setting.target,
                       options.guidance_scale)[0]
-    images = np.clip(evaluate.unedited(setting.model.decode_latents(latents), masks, batch), -1, 1)
+    images = np.clip(methods.unedited(setting.model.decode_latents(latents), masks, batch), -1, 1)
     fruit = list(C.HEADS).index("fruit")
     for case, image, found in zip(batch, images, classifier(images)[1]):
         outside, inside = [127.5 * np.abs(image - true).mean(0) for true in (case.source, case.truth)]
@@ -99,9 +89,9 @@ def edits(setting, batch, options, masks, classifier):
 
 def measure(arguments):
     """Append every missing row to the file."""
-    from .orchard import classifier, evaluate
-    model, judge = Model.load(arguments.model, arguments.dtype), classifier.Classifier.load(classifier.TRAINED)
-    done, name, cases = {key(row) for row in read(arguments.out)}, model_name(arguments.model), list(examples(arguments.pictures))
+    model, judge = Model.load(arguments.model, arguments.dtype), C.Classifier.load(C.TRAINED)
+    done, name = {key(row) for row in read(arguments.out)}, methods.model_name(arguments.model)
+    cases = methods.cases(arguments.pictures, kinds=("fruit",))
     tasks = [(n, way, what) for n in arguments.steps for way in arguments.ways for what in (*GUIDANCE, "edit")]
     with open(arguments.out, "a", encoding="utf-8") as out, tqdm(total=len(cases) * len(tasks), disable=None) as bar:
         for start in range(0, len(cases), arguments.batch):
@@ -114,10 +104,13 @@ def measure(arguments):
                     continue
                 options = D.Options(num_inference_steps=n, encode_ratio=arguments.encode_ratio, **WAYS[way])
                 if n not in encoded:
-                    encoded[n] = evaluate.setting(model, options, batch)
+                    encoded[n] = methods.setting(model, options, batch)
                 if what == "edit" and masks is None:  # the same for every way and number of steps
-                    masks = evaluate.find_mask(encoded[n])[1].asnumpy()
-                found = edits(encoded[n], batch, options, masks, judge) if what == "edit" else round_trips(encoded[n], options, what)
+                    masks = methods.find_mask(encoded[n])[1].asnumpy()
+                if what == "edit":
+                    found = edits(encoded[n], batch, options, masks, judge)
+                else:
+                    found = round_trips(encoded[n], options, what)
                 lines = [json.dumps(head | row) for head, row in zip(heads, found) if key(head) not in done]
                 out.write("".join(line + "\n" for line in lines))
                 out.flush()
@@ -127,34 +120,37 @@ def key(row):
     return tuple(row[k] for k in ("picture", "way", "steps", "what", "dtype", "model"))
 
 
-def model_name(folder, components=("unet",)):
-    """The folder's name and the beginning of the sha256 of its weights: what ships changes."""
-    digest = hashlib.sha256()
-    for component in components:
-        for file in weight_files(Path(folder) / component, COMPONENTS[component][2]):
-            digest.update(Path(file).read_bytes())
-    return f"{Path(folder).name}-{digest.hexdigest()[:8]}"
-
-
 def read(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
+COLUMNS = ("integrator", "dtype", "N", "error, g = 1", "error, g = 7.5", "up + down", "up at 7.5, a row", "unsolved steps",
+           "background", "target", "fruit right", "pictures")
+
+
 def table(rows):
-    """Lines of a Markdown table: means over the pictures, and how many there were."""
-    yield "| integrator | dtype | N | error, g = 1 | error, g = 7.5 | evaluations up + down | background | target | fruit right | pictures |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    """Lines of a Markdown table: means over the pictures, and how many there were (at guidance 1, at 7.5, edited).
+
+    Evaluations are those of a picture at guidance 1; at 7.5 an evaluation has two rows. Unsolved steps are those of an iterated
+    inversion that end above its tolerance, at guidance 1 and 7.5, with the largest residual.
+    """
+    yield "| " + " | ".join(COLUMNS) + " |"
+    yield "|" + "---|" * len(COLUMNS)
     groups = {}
     for row in rows:
         groups.setdefault((row["dtype"], row["steps"], row["way"]), {}).setdefault(row["what"], []).append(row)
     for (dtype, n, way), found in sorted(groups.items(), key=lambda g: (g[0][0], g[0][1], list(WAYS).index(g[0][2]))):
-        def mean(what, field, form):
-            values = [row[field] for row in found.get(what, ())]
-            return format(np.mean(values), form) if values else "-"
+        def mean(what, field, form, times=1.0):
+            values = [row[field] for row in found.get(what, ()) if field in row]
+            return format(np.mean(values) * times, form) if values else "-"
+
+        unsolved = " / ".join(f"{mean(g, 'stopped', '.0f')} ({mean(g, 'residual', '.0e')})" for g in GUIDANCE)
         counts = "/".join(str(len(found.get(what, ()))) for what in (*GUIDANCE, "edit"))
-        yield (f"| {way} | {dtype} | {n} | {mean(1.0, 'error', '.1e')} | {mean(7.5, 'error', '.1e')} | {mean(1.0, 'up', '.0f')} + "
-               f"{mean(1.0, 'down', '.0f')} | {mean('edit', 'background', '.2f')} | {mean('edit', 'target', '.1f')} | "
-               f"{mean('edit', 'recognised', '.2f')} | {counts} |")
+        yield "| " + " | ".join((
+            way, dtype, str(n), mean(1.0, "error", ".1e"), mean(7.5, "error", ".1e"),
+            f"{mean(1.0, 'up', '.0f')} + {mean(1.0, 'down', '.0f')}", mean(7.5, "up", ".0f", 0.5),
+            unsolved if way in I.INVERSIONS else "-", mean("edit", "background", ".2f"), mean("edit", "target", ".1f"),
+            mean("edit", "recognised", ".2f"), counts)) + " |"
 
 
 def main():
@@ -171,7 +167,7 @@ def main():
     arguments = parser.parse_args()
     if not arguments.table:
         measure(arguments)
-    print("\n".join(table([row for row in read(arguments.out) if row["model"] == model_name(arguments.model)])))
+    print("\n".join(table([row for row in read(arguments.out) if row["model"] == methods.model_name(arguments.model)])))
 
 
 if __name__ == "__main__":

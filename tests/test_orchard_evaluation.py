@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from benchmarks.orchard import classifier as C, evaluate as E, measures, world as W
+from benchmarks import integrators
+from benchmarks.orchard import classifier as C, evaluate as E, masks, measures, methods, world as W
 from diffedit_core import diffedit as D
 from diffedit_core.errors import InputError
 
@@ -100,7 +101,7 @@ def test_intervals():
 # ---- cases -----------------------------------------------------------------------------------------------------------
 
 def test_cases_are_test_scenes_with_their_truth():
-    for i, case in enumerate(E.cases(6)):
+    for i, case in enumerate(methods.cases(6)):
         assert case.kind == W.EDITS[i % 3] and case.scene.seed in W.SEEDS["test"]
         before, after = E.to_pixels(np.stack([case.source, case.truth]))
         assert np.array_equal(before, W.render(case.scene)[0]) and np.array_equal(after, W.render(case.edited)[0])
@@ -108,7 +109,7 @@ def test_cases_are_test_scenes_with_their_truth():
 
 
 def test_the_true_edit_gets_full_marks_and_the_source_none():
-    case = E.cases(3)[2]
+    case = methods.cases(3)[2]
     cells = W.on_grid(case.mask, 8)
     right = E.judge(case, case.truth, cells, case.source, C.classes(case.edited), 8)
     assert right["iou"] == right["precision"] == right["recall"] == 1
@@ -137,13 +138,13 @@ class Speaker(FakeModel):
 
 def small_cases(count=2):
     scenes = [W.sample_scene(seed) for seed in range(count)]
-    return [E.Case("both", s, W.random_edit(s, "both"), *pictures(s.seed, 2, 3, 12, 16), np.kron(OBJECT, np.ones((2, 2))) > 0)
-            for s in scenes]
+    inside = np.kron(OBJECT, np.ones((2, 2))) > 0
+    return [methods.Case("both", s, W.random_edit(s, "both"), *pictures(s.seed, 2, 3, 12, 16), inside) for s in scenes]
 
 
 def run(name, batch, options=OPTIONS):
     model = Speaker()
-    return E.METHODS[name](E.setting(model, options, batch), batch)
+    return methods.METHODS[name](methods.setting(model, options, batch), batch)
 
 
 @pytest.mark.parametrize("name", ["DiffEdit", "recipe diffusers"])
@@ -159,6 +160,32 @@ def test_a_batch_gives_what_each_edit_alone_gives(name):
         np.testing.assert_allclose(found.images[i], alone.image[0], atol=1e-5)
         assert np.array_equal(found.masks[i], alone.mask[0]) and found.masks[i].any()
         np.testing.assert_allclose(found.noise_maps[i], alone.noise_map[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["ddim", "belm", "anderson"])
+def test_integrators_in_a_batch_give_what_each_picture_alone_gives(way):
+    """Errors and edits; the counts of an iterated inversion are those of the slowest picture."""
+    batch, options = small_cases(), OPTIONS.replace(**integrators.WAYS[way])
+
+    def judge(images):
+        return None, np.zeros((len(images), len(C.HEADS)), int)
+
+    def measured(part):
+        setting = methods.setting(Speaker(), options, part)
+        masks = methods.find_mask(setting)[1].asnumpy()
+        return (integrators.round_trips(setting, options, 1.0), integrators.round_trips(setting, options, 7.5),
+                list(integrators.edits(setting, part, options, masks, judge)))
+
+    together, alone = measured(batch), [measured([case]) for case in batch]
+    for i, one in enumerate(alone):
+        for rows, own in zip(together, one):
+            for name in {"error", "background", "target"} & set(own[0]):
+                assert rows[i][name] == pytest.approx(own[0][name], rel=1e-3, abs=1e-6)
+            if "up" in own[0]:
+                assert rows[i]["up"] >= own[0]["up"] and rows[i]["down"] == own[0]["down"]
+    steps = options.num_encode_steps
+    plain, guided = alone[0][0][0]["down"], alone[0][1][0]["down"]
+    assert plain == (steps - 1 if way == "belm" else steps) and guided == 2 * plain
 
 
 def test_what_each_alternative_keeps():
@@ -178,7 +205,7 @@ def test_what_each_alternative_keeps():
 
 
 def test_sheet_and_table():
-    batch = E.cases(4)
+    batch = methods.cases(4)
     maps = [np.random.default_rng(i).random((16, 16)) for i in range(4)]
     masks = [(m > 0.5).astype(np.float32) for m in maps]
     records = [E.judge(c, c.truth * 0.9, m, c.source, C.classes(c.edited), 8) for c, m in zip(batch, masks)]
@@ -193,7 +220,7 @@ def test_sheet_and_table():
 
 def test_threshold_curve():
     """The true cells as a map score 1 at every threshold; an even map is all or nothing around 1 / clamp_ratio."""
-    batch = E.cases(6)
+    batch = methods.cases(6)
     truths = [W.on_grid(case.mask, 8) for case in batch]
     exact = E.threshold_curve(batch, [cells.astype(np.float32) for cells in truths], 1.0)
     assert list(exact) == list(W.EDITS) and all(set(curve.values()) == {1.0} for curve in exact.values())
@@ -206,10 +233,26 @@ def test_threshold_curve():
 
 @given(SEEDS)
 def test_no_threshold_finds_more_than_the_best_one(seed):
-    batch = E.cases(3)
+    batch = methods.cases(3)
     maps = [W.on_grid(case.mask, 8) + np.random.default_rng(seed + i).random((16, 16)) * 1.5 for i, case in enumerate(batch)]
     for curve in E.threshold_curve(batch, maps, 2.0).values():
         assert max(value for t, value in curve.items() if t != E.BEST) <= curve[E.BEST] < 1
+
+
+@given(SEEDS, st.floats(0.01, 100))
+def test_ways_from_a_map_to_a_mask(seed, scale):
+    """No way finds more than the best threshold, nor looks at the map's scale; an exact map is found by all of them."""
+    rng = np.random.default_rng(seed)
+    truths = rng.random((3, 7, 9)) < 0.4
+    truths[:, 0, 0], truths[:, 0, 1] = True, False
+    found, scaled = [masks.scores(k * (truths + rng.random((3, 7, 9))), truths) for k, rng in
+                     ((1.0, np.random.default_rng(seed)), (scale, np.random.default_rng(seed)))]
+    best = found["best threshold of each picture"]
+    for name, values in found.items():
+        assert (values <= best).all()
+        np.testing.assert_allclose(values, scaled[name], atol=0.1, err_msg=name)
+    for name, values in masks.scores(truths.astype(np.float32), truths).items():
+        assert values == pytest.approx(1) or name.startswith("threshold") and truths.mean((1, 2)).max() > 1 / 3 / 0.6, name
 
 
 def test_a_run_goes_on_where_it_was_stopped(tmp_path):

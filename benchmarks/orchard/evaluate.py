@@ -14,179 +14,22 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
-from mindspore import ops
 from tqdm import tqdm
 
 from diffedit_core import diffedit as D, images as I, model as M, schedule as S
 from diffedit_core.errors import InputError
 from diffedit_core.mask import normalise
 
-from ..integrators import model_name
-from . import classifier as C, data, measures, world as W
+from . import classifier as C, measures, world as W
+from .methods import METHODS, cases, model_name, setting, text_states
 from .train import to_pixels
 
 BATCH = 12  # edits at once
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 BEST = "each picture's best"
-
-
-class Case(NamedTuple):
-    """An edit with its answer; pictures are float [3,H,W] in [-1,1]."""
-
-    kind: str
-    scene: W.Scene
-    edited: W.Scene
-    source: np.ndarray
-    truth: np.ndarray
-    mask: np.ndarray  # true mask, bool [H,W]
-
-
-class Outcome(NamedTuple):
-    """What a method made of a batch of cases."""
-
-    images: np.ndarray  # [B,3,H,W]
-    masks: np.ndarray  # [B,h,w], or None without one
-    noise_maps: np.ndarray  # [B,h,w], or None
-
-
-def cases(count):
-    """The first edits of the test split, their kinds in turn."""
-    found = []
-    for i in range(count):
-        scene = W.sample_scene(W.SEEDS["test"][i])
-        edited = W.random_edit(scene, W.EDITS[i % len(W.EDITS)])
-        pictures = [W.render(s)[0] for s in (scene, edited)]
-        images = data.to_model(np.stack(pictures))
-        found.append(Case(W.EDITS[i % len(W.EDITS)], scene, edited, *images, W.true_mask(*pictures)))
-    return found
-
-
-# --- methods ----------------------------------------------------------------------------------------------------------
-
-
-class Setting(NamedTuple):
-    """What every method needs of a batch."""
-
-    model: M.Model
-    options: D.Options
-    latents: ms.Tensor  # [B,4,h,w]
-    source: ms.Tensor  # text states [B,77,D]
-    target: ms.Tensor
-    empty: ms.Tensor
-    maps: np.ndarray  # noise [B,n,4,h,w]
-    noise: ms.Tensor  # one more draw for each picture [B,4,h,w]
-    levels: S.Levels
-
-
-def setting(model, options, batch):
-    """Encode pictures and captions; the noise of each picture follows from its scene's seed, as in `diffedit.edit`."""
-    latents = model.latents(model.encode_image(np.stack([c.source for c in batch])))
-    source, target, empty = [text_states(model, texts) for texts in
-                             ([W.caption(c.scene) for c in batch], [W.caption(c.edited) for c in batch], [""] * len(batch))]
-    draws = [D.draw_noise(c.scene.seed, 1, options.num_maps, latents.shape[1:]) for c in batch]
-    maps, noise = [np.concatenate([d[name] for d in draws]) for name in ("maps", "posterior")]
-    levels = S.levels(model.configs.scheduler, options.num_inference_steps)
-    return Setting(model, options, latents, source, target, empty, maps, ms.Tensor(noise), levels)
-
-
-def text_states(model, texts):
-    """[B,77,D] of B texts, each different one encoded once."""
-    distinct = list(dict.fromkeys(texts))
-    return ops.gather(model.encode_prompts(distinct), ms.Tensor([distinct.index(text) for text in texts]), 0)
-
-
-def find_mask(s):
-    """(noise_map, mask) of DiffEdit's first step."""
-    return D.find_masks(s.model.predict, s.model.configs.scheduler, s.latents.expand_dims(1), ms.Tensor(s.maps), s.options,
-                        (s.source, None), [(s.target, None)])[0]
-
-
-def encoding(s):
-    """The picture's latents at each level by DDIM run backwards without text."""
-    return D.invert(s.model.predict, s.latents, s.levels, s.options.num_encode_steps, s.empty,
-                    prediction_type=s.model.configs.scheduler.prediction_type)
-
-
-def noising(s):
-    """The picture's latents at each level by adding one noise, as SDEdit does."""
-    return ops.stack([S.add_noise(s.latents, s.noise, float(a)) if i else s.latents
-                      for i, a in enumerate(s.levels.alphas[:s.options.num_encode_steps + 1])])
-
-
-def decoded(s, trail, mask):
-    """Decode with the target caption and guidance, held to the trail outside the mask."""
-    latents = D.decode(s.model.predict, trail, mask, s.levels, s.target, s.empty, s.options.guidance_scale,
-                       s.model.configs.scheduler.prediction_type)
-    return s.model.decode_latents(latents)
-
-
-def everywhere(s):
-    return ops.ones((s.latents.shape[0], *s.latents.shape[2:]), s.latents.dtype)
-
-
-def diffedit(s, batch):
-    """DiffEdit with the default recipe: mask, encoding, decoding; with an empty mask, the source, as in `diffedit.edit`."""
-    noise_map, mask = find_mask(s)
-    masks = mask.asnumpy()
-    return Outcome(unedited(decoded(s, encoding(s), mask), masks, batch), masks, noise_map.asnumpy())
-
-
-def encode_decode(s, batch):
-    """Encoding and decoding without a mask."""
-    return Outcome(decoded(s, encoding(s), everywhere(s)), None, None)
-
-
-def without_encode(s, batch):
-    """The mask with noise in place of the encoding (the paper's "w/o encode")."""
-    noise_map, mask = find_mask(s)
-    return Outcome(decoded(s, noising(s), mask), mask.asnumpy(), noise_map.asnumpy())
-
-
-def sdedit(s, batch):
-    """Noise, and decode without a mask (Meng et al. 2021, arXiv 2108.01073)."""
-    return Outcome(decoded(s, noising(s), everywhere(s)), None, None)
-
-
-def recipe_diffusers(s, batch):
-    """The public pipeline with its defaults, the source caption as negative prompt.
-
-    The masks one picture at a time, since their clamp looks at the whole batch. The inversion needs no guidance: guiding away
-    from its own prompt changes nothing.
-    """
-    options = D.RECIPES["diffusers"].replace(num_inference_steps=s.options.num_inference_steps, num_maps=s.options.num_maps,
-                                              map_batch=s.options.num_maps)
-    shape, found = s.latents.shape[1:], []
-    for case in batch:
-        draws, source = D.draw_noise(case.scene.seed, 1, options.num_maps, shape, posterior_per_map=True), W.caption(case.scene)
-        found += D.edit(s.model, case.source[None], source, [W.caption(case.edited)], options, draws, source, only_mask=True)
-    latents = s.model.latents(s.model.encode_image(np.stack([c.source for c in batch])), s.noise.asnumpy())
-    prediction_type = s.model.configs.scheduler.prediction_type
-    trail = D.invert(s.model.predict, latents, s.levels, options.num_encode_steps, s.source, prediction_type=prediction_type,
-                     inversion_timestep=options.inversion_timestep)
-    masks, maps = [np.concatenate([getattr(e, name) for e in found]) for name in ("mask", "noise_map")]
-    latents = D.decode(s.model.predict, trail, ms.Tensor(masks), s.levels, s.target, s.source, options.guidance_scale,
-                       prediction_type, options.blend_level)
-    return Outcome(unedited(s.model.decode_latents(latents), masks, batch), masks, maps)
-
-
-def unedited(images, masks, batch):
-    """The sources where the masks are empty, as `diffedit.edit` gives them, else the images."""
-    empty = ~masks.any((1, 2))
-    images[empty] = np.stack([c.source for c in batch])[empty]
-    return images
-
-
-def copy(s, batch):
-    """The source as it is: the best preservation, no change."""
-    return Outcome(np.stack([c.source for c in batch]), None, None)
-
-
-METHODS = {"DiffEdit": diffedit, "encode-decode": encode_decode, "mask without encoding": without_encode, "SDEdit": sdedit,
-           "recipe diffusers": recipe_diffusers, "copy": copy}
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------
@@ -291,7 +134,7 @@ def threshold_curve(found_cases, maps, clamp_ratio):
     truths = [W.on_grid(c.mask, factor) for c in found_cases]
     normalised = normalise(ms.Tensor(np.stack(maps)), clamp_ratio).asnumpy()
     found = {t: np.array([measures.overlap(y > t, true)[0] for y, true in zip(normalised, truths)]) for t in THRESHOLDS}
-    found[BEST] = np.array([max(measures.overlap(y >= t, true)[0] for t in np.unique(y)) for y, true in zip(maps, truths)])
+    found[BEST] = np.array([measures.best_overlap(y, true) for y, true in zip(maps, truths)])
     kinds = np.array([c.kind for c in found_cases])
     return {kind: {t: float(values[kinds == kind].mean()) for t, values in found.items()} for kind in dict.fromkeys(kinds)}
 
@@ -407,8 +250,9 @@ def main(argv=None):
 
 def begin(a, options):
     """The results so far: those in the folder, if they are of the same model and settings, else none."""
-    facts = {"model": model_name(a.model, M.COMPONENTS), "edits": a.edits, "texts": a.texts,
-             "classifier": hashlib.sha256(Path(a.classifier).read_bytes()).hexdigest()[:8], "options": dataclasses.asdict(options)}
+    judge = hashlib.sha256(Path(a.classifier).read_bytes()).hexdigest()[:8]
+    facts = {"model": model_name(a.model, M.COMPONENTS), "edits": a.edits, "texts": a.texts, "classifier": judge,
+             "options": dataclasses.asdict(options)}
     results = {"facts": facts, "lines": {}, "thresholds": {}, "methods": {}, "csfid": {}, "text to image": {}, "records": {}}
     earlier = a.out / "results.json"
     if earlier.exists():

@@ -34,6 +34,11 @@ def overlap(found, wanted):
     return tuple(float(both / total) if total else 1.0 for total in ((found | wanted).sum(), found.sum(), wanted.sum()))
 
 
+def best_overlap(noise_map, wanted):
+    """The largest intersection over union with `wanted` that any threshold of the map reaches."""
+    return max(overlap(noise_map >= t, wanted)[0] for t in np.unique(noise_map))
+
+
 def grown(mask):
     """A boolean mask [H,W] and its eight neighbours."""
     padded = np.pad(mask, 1)

@@ -1,0 +1,77 @@
+"""What limits the mask? The ablation of DiffEdit's first step on edits whose true mask is known.
+
+    python -m benchmarks.orchard.masks [--edits 120] [--strengths 0.35 0.5 0.65] [--maps 10 30]
+
+For each noise strength and number of noise draws: the mean IoU with the true mask, on the grid of the latents, for edits of the
+fruit, the container, and both, of validation scenes. The rows of a block are ways from one noise map to a mask: thresholds
+after the clamp at 3 times the mean; a share of the map's 98 % quantile instead of its mean; and the threshold that is best for
+each picture by itself, which only the truth can tell: no threshold finds more in these maps.
+"""
+
+import argparse
+
+import mindspore as ms
+import numpy as np
+from tqdm import tqdm
+
+from diffedit_core import diffedit as D, mask, model as M
+
+from . import measures, methods, world as W
+
+CLAMP_RATIO = D.RECIPES["paper"].mask_clamp_ratio
+BATCH = 12  # edits at once
+
+
+def clamped(threshold):
+    """The recipe's mask at a threshold: maps [B,h,w] -> bool [B,h,w]."""
+    return lambda maps: mask.normalise(ms.Tensor(maps), CLAMP_RATIO).asnumpy() > threshold
+
+
+def above_quantile(share, quantile=0.98):
+    """Cells above a share of the map's quantile, whose size does not depend on how much of the picture changes."""
+    return lambda maps: maps > share * np.quantile(maps, quantile, axis=(1, 2), keepdims=True)
+
+
+WAYS = {**{f"threshold {t}": clamped(t) for t in (0.3, 0.4, 0.5, 0.6)},
+        **{f"above {s} of the 98 % quantile": above_quantile(s) for s in (0.15, 0.2, 0.25, 0.3)}}
+
+
+def scores(maps, truths):
+    """{way: IoU of each picture [B]} of maps [B,h,w] and true masks bool [B,h,w]."""
+    found = {name: [measures.overlap(m, true)[0] for m, true in zip(way(maps), truths)] for name, way in WAYS.items()}
+    found["best threshold of each picture"] = [measures.best_overlap(m, true) for m, true in zip(maps, truths)]
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def noise_maps(model, batch, strength, draws):
+    """Noise maps [B,n,h,w] of a batch of cases, one for each draw."""
+    options = D.RECIPES["paper"].replace(mask_noise_strength=strength, num_maps=draws)
+    s = methods.setting(model, options, batch)
+    timestep, alpha = D.mask_level(options, model.configs.scheduler)
+    return D.noise_difference(model.predict, s.latents.expand_dims(1), ms.Tensor(s.maps), timestep, alpha, (s.source, None),
+                              [(s.target, None)])[0].asnumpy()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=M.ORCHARD, help="folder of the model (default: the one that ships)")
+    parser.add_argument("--edits", type=int, default=120)
+    parser.add_argument("--strengths", type=float, nargs="+", default=(0.35, 0.5, 0.65))
+    parser.add_argument("--maps", type=int, nargs="+", default=(10, 30), help="noise draws")
+    arguments = parser.parse_args()
+    model, cases = M.Model.load(arguments.model), methods.cases(arguments.edits, "validation")
+    truths = np.stack([W.on_grid(c.mask, model.configs.vae.factor) for c in cases])
+    kinds = np.array([c.kind for c in cases])
+    for strength in arguments.strengths:
+        parts = [noise_maps(model, cases[i:i + BATCH], strength, max(arguments.maps))
+                 for i in tqdm(range(0, len(cases), BATCH), desc=f"strength {strength}", disable=None)]
+        maps = np.concatenate(parts)
+        for draws in arguments.maps:
+            print(f"\n| strength {strength}, {draws} draws | {' | '.join(W.EDITS)} | all |\n|---|" + "---|" * (len(W.EDITS) + 1))
+            for name, values in scores(maps[:, :draws].mean(1), truths).items():
+                means = [values[kinds == kind].mean() for kind in W.EDITS] + [values.mean()]
+                print(f"| {name} | " + " | ".join(f"{m:.3f}" for m in means) + " |")
+
+
+if __name__ == "__main__":
+    main()
