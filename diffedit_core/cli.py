@@ -21,6 +21,8 @@ RECIPE_OPTIONS = (  # flag, type, what it is
     ("num-maps", int, "noise draws that are averaged for the mask"),
     ("mask-noise-strength", float, "how noisy the picture is when the mask is looked for"),
     ("mask-clamp-ratio", float, "the noise map is cut off at this many times its mean"),
+    ("mask-clamp-quantile", float, "cut it off at this quantile instead, such as 0.98; 0 is at the mean"),
+    ("mask-smoothing", float, "Gaussian over the noise map, standard deviation in latent cells; 0 is none"),
     ("mask-threshold", float, "cells above this share of the cut are edited"),
     ("map-batch", int, "noise draws in one UNet batch; changes memory and speed only"),
 )
@@ -31,8 +33,10 @@ EDIT_OPTIONS = (  # the same, of `edit` only
     ("lambda-auto-corr", float, "size of these steps against the noise's correlation with itself"),
     ("lambda-kl", float, "size of these steps towards mean 0 and variance 1"),
 )
+RECIPES = ("paper", "smooth", "diffusers")
 INTEGRATORS, INVERSIONS = ("ddim", "dpmpp_2m", "edict", "belm"), ("explicit", "fixed_point", "anderson")
-MASK_FLAGS = ("num-maps", "mask-noise-strength", "mask-clamp-ratio", "mask-threshold", "map-batch")
+MASK_FLAGS = ("num-maps", "mask-noise-strength", "mask-clamp-ratio", "mask-clamp-quantile", "mask-smoothing", "mask-threshold",
+              "map-batch")
 RENAMED = {"steps": "num_inference_steps"}
 
 
@@ -55,7 +59,8 @@ def parser():
         add("--target", action="append", required=True, metavar="TEXT", help="what it shall show; several share the inversion")
         add("--negative", default="", metavar="TEXT", help="what to guide away from")
         add("--model", default=none, metavar="DIR|REPO", help="model in the diffusers layout (default: the shipped one)")
-        add("--recipe", choices=("paper", "diffusers"), default="paper", help="the paper's algorithm, or the public pipeline's")
+        add("--recipe", choices=RECIPES, default="paper", help="the paper's algorithm, the same "
+            "with a mask of fewer holes, or the public pipeline's")
         for flag, kind, text in RECIPE_OPTIONS:
             add(f"--{flag}", type=kind, default=none, metavar="N" if kind is int else "X", help=text)
         add("--sample-posterior", action="store_true", default=none, help="draw the latents instead of taking their mean")
@@ -213,6 +218,7 @@ def check_effect(arguments, options):
             if condition and given(arguments, flag.replace("-", "_")) not in (None, ""):
                 raise InputError(f"--{flag} changes nothing {reason}: leave it out.")
 
+    refuse(("mask-clamp-ratio",), options.mask_clamp_quantile, "with a mask-clamp-quantile")
     if arguments.command == "edit":
         refuse(MASK_FLAGS, given(arguments, "mask"), "with --mask, which is used instead of a mask that is looked for")
         refuse(("lambda-auto-corr", "lambda-kl"), not options.num_reg_steps, "without --num-reg-steps")

@@ -280,7 +280,14 @@ def find_masks(predict, config, latents, noise, options, source, targets, on_ste
     scale = options.guidance_scale if options.guided_mask and options.guidance_scale != 1 else None
     differences = noise_difference(predict, latents, noise, timestep, alpha, source, targets, scale, options.map_batch, on_step)
     maps = [M.average_maps(d) for d in differences]
-    return [(m, M.threshold(M.normalise(m, options.mask_clamp_ratio, options.clamp_over), options.mask_threshold)) for m in maps]
+    return [(m, mask_of(m, options)) for m in maps]
+
+
+def mask_of(noise_map, options):
+    """The mask that `options` make of a noise map, [B,h,w] both."""
+    smoothed = M.smooth(noise_map, options.mask_smoothing)
+    normalised = M.normalise(smoothed, options.mask_clamp_ratio, options.clamp_over, options.mask_clamp_quantile)
+    return M.threshold(normalised, options.mask_threshold)
 
 
 def edit(model, image, source, targets, options, draws, negative="", mask=None, tiling=None, progress=None, only_mask=False):

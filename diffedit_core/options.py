@@ -1,4 +1,6 @@
-"""What a run can vary, and the two recipes: DiffEdit as the paper has it, and as the public pipeline does it."""
+"""What a run can vary, and the recipes: DiffEdit as the paper has it, with a smoother mask, and as the public
+pipeline does it.
+"""
 
 import dataclasses
 import numbers
@@ -25,6 +27,8 @@ class Options:
     mask_noise_strength: float = 0.5
     mask_clamp_ratio: float = 3.0
     mask_threshold: float = 0.5
+    mask_smoothing: float = 0.0  # standard deviation, in latent cells, of a Gaussian over the noise map
+    mask_clamp_quantile: float = 0.0  # above 0: clamp at this quantile of the map, not at mask_clamp_ratio times its mean
     map_batch: int = 1  # noise maps in one UNet batch; changes memory and speed only
 
     sample_posterior: bool = False  # draw the picture's latents from the posterior instead of taking its mean
@@ -55,7 +59,7 @@ class Options:
         steps = self.num_reg_steps
         check(isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0, "num_reg_steps", "a whole number from 0 up")
         for name in ("encode_ratio", "mask_noise_strength", "guidance_scale", "inversion_guidance_scale", "mask_clamp_ratio",
-                     "mask_threshold", "lambda_auto_corr", "lambda_kl"):
+                     "mask_threshold", "mask_smoothing", "mask_clamp_quantile", "lambda_auto_corr", "lambda_kl"):
             check(isinstance(getattr(self, name), numbers.Real), name, "a number")
         for name in ("sample_posterior", "posterior_per_map", "guided_mask", "mask_on_grid"):
             check(isinstance(getattr(self, name), bool), name, "True or False")
@@ -63,9 +67,10 @@ class Options:
             check(0 < getattr(self, name) <= 1, name, "above 0 and at most 1")
         for name in ("guidance_scale", "inversion_guidance_scale"):
             check(np.isfinite(getattr(self, name)), name, "a finite number")
-        for name in ("lambda_auto_corr", "lambda_kl"):
+        for name in ("lambda_auto_corr", "lambda_kl", "mask_smoothing"):
             check(0 <= getattr(self, name) < np.inf, name, "0 or a positive number")
         check(0 < self.mask_clamp_ratio < np.inf, "mask_clamp_ratio", "a positive number")
+        check(0 <= self.mask_clamp_quantile <= 1, "mask_clamp_quantile", "between 0 and 1")
         check(0 <= self.mask_threshold < 1, "mask_threshold", "at least 0 and below 1")
         for name, choices in (("inversion_prompt", ("empty", "source")), ("inversion_timestep", ("current", "destination")),
                               ("clamp_over", ("image", "batch")), ("blend_level", ("same", "noisier")),
@@ -101,6 +106,8 @@ class Options:
 RECIPES = {
     # Couairon et al. 2022, algorithm of section 3.2, with the constants that the public pipeline fills in.
     "paper": Options(),
+    # The paper's with a mask of fewer holes: benchmarks/orchard/masks.py compares such ways from a map to a mask.
+    "smooth": Options(mask_smoothing=0.7, mask_clamp_quantile=0.98, mask_threshold=0.3),
     # The public pipeline with its defaults, defects included (paper_notes.md lists them).
     "diffusers": Options(
         inversion_guidance_scale=7.5, sample_posterior=True, posterior_per_map=True, inversion_prompt="source",

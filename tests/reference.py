@@ -52,12 +52,24 @@ def noise_map(target, source):
     return np.abs(target - source).mean((1, 2))
 
 
-def normalise(noise_map, clamp_ratio, over="image"):
-    """Clamp each map at a multiple of a mean, then divide by it; a zero map stays zero."""
+def smooth(noise_map, sigma):
+    """Each cell of each map as the Gaussian-weighted mean of all cells."""
+    maps = wide(noise_map)
+    result = np.zeros_like(maps)
+    rows, columns = np.indices(maps.shape[1:])
+    for i, j in np.ndindex(*maps.shape[1:]):
+        weights = np.exp(-((rows - i) ** 2 + (columns - j) ** 2) / (2 * sigma * sigma))
+        result[:, i, j] = (maps * weights).sum((1, 2)) / weights.sum()
+    return result
+
+
+def normalise(noise_map, clamp_ratio, over="image", clamp_quantile=0.0):
+    """Clamp each map at a multiple of a mean, or at a quantile, then divide by it; a zero map stays zero."""
     maps = wide(noise_map)
     result = np.zeros_like(maps)
     for i, m in enumerate(maps):
-        clamp = clamp_ratio * (m.mean() if over == "image" else maps.mean())
+        cells = m if over == "image" else maps
+        clamp = np.quantile(cells, clamp_quantile) if clamp_quantile else clamp_ratio * cells.mean()
         if clamp > 0:
             result[i] = np.clip(m / clamp, 0, 1)
     return result

@@ -445,6 +445,10 @@ def test_find_masks_is_the_definition_whole():
     wanted = R.noise_map(*eps)
     assert np.abs(noise_map.asnumpy() - wanted).max() < 1e-13
     assert np.array_equal(mask.asnumpy(), R.normalise(wanted, 2.0) > 0.5) and 0 < mask.asnumpy().mean() < 1
+    smooth = D.RECIPES["smooth"].replace(mask_threshold=0.95)
+    found = D.mask_of(noise_map, smooth).asnumpy()
+    again = R.normalise(R.smooth(wanted, smooth.mask_smoothing), 3.0, "image", smooth.mask_clamp_quantile)
+    assert np.array_equal(found, again > smooth.mask_threshold) and 0 < found.mean() < 1 and (found != mask.asnumpy()).any()
 
 
 # --- options, levels, plan --------------------------------------------------------------------------------------------
@@ -455,13 +459,15 @@ BAD += [(name, value) for name in ("encode_ratio", "mask_noise_strength") for va
 BAD += [(name, value) for name in ("guidance_scale", "inversion_guidance_scale") for value in (math.nan, math.inf, -math.inf)]
 BAD += [("mask_clamp_ratio", value) for value in (0, -1, math.nan, math.inf)]
 BAD += [("mask_threshold", value) for value in (-0.1, 1, 1.5, math.nan)]
+BAD += [("mask_smoothing", value) for value in (-0.1, math.nan, math.inf)]
+BAD += [("mask_clamp_quantile", value) for value in (-0.1, 1.01, math.nan)]
 BAD += [("inversion_prompt", "target"), ("inversion_timestep", "next"), ("clamp_over", "channel"), ("blend_level", "cleaner"),
         ("round_steps", "up"), ("inversion_prompt", None)]
 BAD += [("integrator", "euler"), ("inversion", "magic"), ("num_auto_corr_rolls", 0)]
 BAD += [("num_reg_steps", value) for value in (-1, 1.5, True, None)]
 BAD += [(name, value) for name in ("lambda_auto_corr", "lambda_kl") for value in (-1.0, math.nan, math.inf, "1")]
 BAD_TYPES = [(name, "0.5") for name in ("encode_ratio", "mask_noise_strength", "guidance_scale", "inversion_guidance_scale",
-                                        "mask_clamp_ratio", "mask_threshold")]
+                                        "mask_clamp_ratio", "mask_threshold", "mask_smoothing", "mask_clamp_quantile")]
 BAD_TYPES += [(name, value) for name in ("sample_posterior", "posterior_per_map", "guided_mask", "mask_on_grid")
               for value in ("no", None, 1)]
 

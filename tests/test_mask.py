@@ -13,6 +13,8 @@ from .strategies import latents_like, noise_maps, seeds
 
 clamp_ratios = st.floats(0.25, 8, width=32)  # numbers that a float32 constant holds
 ways = st.sampled_from(("image", "batch"))
+quantiles = st.one_of(st.just(0.0), st.floats(0.05, 1), st.sampled_from((0.5, 0.98, 1.0)))  # 0: the mean decides
+sigmas = st.floats(0.1, 5)
 
 
 def normalise(maps, *args):
@@ -27,16 +29,17 @@ def tolerance(array):
 # --- normalise --------------------------------------------------------------------------------------------------------
 
 
-@given(noise_maps(), clamp_ratios, ways)
-def test_normalise_agrees_with_the_definition(maps, ratio, over):
-    result = normalise(maps, ratio, over)
+@given(noise_maps(), clamp_ratios, ways, quantiles)
+def test_normalise_agrees_with_the_definition(maps, ratio, over, quantile):
+    result = normalise(maps, ratio, over, quantile)
     assert result.dtype == maps.dtype and result.shape == maps.shape
-    assert np.abs(result - R.normalise(maps, ratio, over)).max() <= tolerance(maps)
+    exact = tolerance(maps.astype(np.float32) if quantile else maps)  # MindSpore sorts float64 as float32
+    assert np.abs(result - R.normalise(maps, ratio, over, quantile)).max() <= exact
 
 
-@given(noise_maps(), clamp_ratios, ways)
-def test_normalise_is_bounded(maps, ratio, over):
-    result = normalise(maps, ratio, over)
+@given(noise_maps(), clamp_ratios, ways, quantiles)
+def test_normalise_is_bounded(maps, ratio, over, quantile):
+    result = normalise(maps, ratio, over, quantile)
     assert np.isfinite(result).all() and result.min() >= 0 and result.max() <= 1
 
 
@@ -47,9 +50,17 @@ def test_normalise_is_invariant_to_scale(maps, ratio, over, power, factor):
     assert np.abs(scaled - normalise(maps, ratio, over)).max() <= tolerance(maps)
 
 
-@given(noise_maps(), clamp_ratios, ways)
-def test_normalise_keeps_the_order_within_a_map(maps, ratio, over):
-    result = normalise(maps, ratio, over)
+@given(noise_maps(), st.floats(0.05, 1), ways)
+def test_the_clamp_at_a_quantile_does_not_look_at_the_ratio_nor_at_the_largest_cells(maps, q, over):
+    assert np.array_equal(normalise(maps, 1.0, over, q), normalise(maps, 7.0, over, q))
+    rows = maps.reshape(len(maps) if over == "image" else 1, -1)
+    louder = np.where(rows > np.quantile(rows, q, axis=1, keepdims=True, method="higher"), rows * 3, rows).reshape(maps.shape)
+    assert np.abs(normalise(louder, 1.0, over, q) - normalise(maps, 1.0, over, q)).max() <= tolerance(maps.astype(np.float32))
+
+
+@given(noise_maps(), clamp_ratios, ways, quantiles)
+def test_normalise_keeps_the_order_within_a_map(maps, ratio, over, quantile):
+    result = normalise(maps, ratio, over, quantile)
     for before, after in zip(maps, result):
         order = np.argsort(before, axis=None)
         assert (np.diff(after.reshape(-1)[order]) >= 0).all()
@@ -94,6 +105,53 @@ def test_one_loud_cell_does_not_hide_the_others():
     assert mask[0, 2:5, 3:6].sum() in (1, 9)  # the clamp is at 3 times the mean, 1.7: the spike is clamped to it
     assert M.threshold(ms.Tensor(maps / maps.max()), 0.5).asnumpy().sum() == 1
     assert mask.sum() == mask[0, 2:5, 3:6].sum() == 9
+
+
+# --- smooth -----------------------------------------------------------------------------------------------------------
+
+
+def smooth(maps, sigma):
+    return M.smooth(ms.Tensor(maps), sigma).asnumpy()
+
+
+def rounding(maps):
+    """What two products of up to 11 terms each may lose of the map's largest number."""
+    return 64 * np.finfo(maps.dtype).eps * max(maps.max(), np.finfo(maps.dtype).tiny)
+
+
+@given(noise_maps(), sigmas)
+def test_smooth_agrees_with_the_definition(maps, sigma):
+    result = smooth(maps, sigma)
+    assert result.dtype == maps.dtype and result.shape == maps.shape
+    assert np.abs(result - R.smooth(maps, sigma)).max() <= rounding(maps)
+    assert np.array_equal(smooth(maps, 0), maps)
+
+
+@given(noise_maps(), sigmas, st.floats(0, 9, width=32))
+def test_smooth_is_linear_and_leaves_constants(maps, sigma, value):
+    ramp = np.broadcast_to(np.arange(maps.shape[2], dtype=maps.dtype), maps.shape)
+    together = smooth(maps + maps.dtype.type(value) * ramp, sigma)
+    apart = smooth(maps, sigma) + maps.dtype.type(value) * smooth(ramp, sigma)
+    assert np.abs(together - apart).max() <= 2 * rounding(maps + 9 * ramp)
+    constant = np.full_like(maps, value)
+    assert np.abs(smooth(constant, sigma) - constant).max() <= rounding(constant)
+
+
+@given(noise_maps(), sigmas, seeds)
+def test_smooth_is_monotonic_and_bounded(maps, sigma, seed):
+    more = maps + maps.dtype.type(maps.max()) * np.random.default_rng(seed).random(maps.shape).astype(maps.dtype)
+    assert (smooth(more, sigma) - smooth(maps, sigma)).min() >= -rounding(more)
+    result, slack = smooth(maps, sigma), rounding(maps)
+    assert (result.max((1, 2)) <= maps.max((1, 2)) + slack).all() and (result.min((1, 2)) >= maps.min((1, 2)) - slack).all()
+
+
+@given(noise_maps(), sigmas)
+def test_smooth_commutes_with_mirrors_and_transposes_and_knows_each_map_by_itself(maps, sigma):
+    result, slack = smooth(maps, sigma), rounding(maps)
+    for change in (lambda m: m[:, ::-1], lambda m: m[:, :, ::-1], lambda m: m.transpose(0, 2, 1), lambda m: m[::-1]):
+        assert np.abs(smooth(np.ascontiguousarray(change(maps)), sigma) - change(result)).max() <= slack
+    alone = np.concatenate([smooth(m[None], sigma) for m in maps])
+    assert np.abs(alone - result).max() <= slack
 
 
 # --- threshold --------------------------------------------------------------------------------------------------------

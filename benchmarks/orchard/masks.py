@@ -3,9 +3,9 @@
     python -m benchmarks.orchard.masks [--edits 120] [--strengths 0.35 0.5 0.65] [--maps 10 30]
 
 For each noise strength and number of noise draws: the mean IoU with the true mask, on the grid of the latents, for edits of the
-fruit, the container, and both, of validation scenes. The rows of a block are ways from one noise map to a mask: thresholds
-after the clamp at 3 times the mean; a share of the map's 98 % quantile instead of its mean; and the threshold that is best for
-each picture by itself, which only the truth can tell: no threshold finds more in these maps.
+fruit, the container, and both, of validation scenes. The rows of a block are ways from one noise map to a mask: the recipes
+with other thresholds, each half of what recipe "smooth" changes, and the threshold that is best for each picture by itself,
+which only the truth can tell: no threshold finds more in these maps.
 """
 
 import argparse
@@ -18,34 +18,30 @@ from diffedit_core import diffedit as D, mask, model as M
 
 from . import measures, methods, world as W
 
-CLAMP_RATIO = D.RECIPES["paper"].mask_clamp_ratio
+PAPER, SMOOTH = D.RECIPES["paper"], D.RECIPES["smooth"]
+WAYS = {
+    **{f"paper, threshold {t}": PAPER.replace(mask_threshold=t) for t in (0.3, 0.4, 0.5, 0.6)},
+    **{f"clamp at the 98 % quantile, threshold {t}": SMOOTH.replace(mask_smoothing=0.0, mask_threshold=t) for t in (0.2, 0.25)},
+    **{f"smoothed, threshold {t}": PAPER.replace(mask_smoothing=0.7, mask_threshold=t) for t in (0.4, 0.5)},
+    **{f"smooth, threshold {t}": SMOOTH.replace(mask_threshold=t) for t in (0.25, 0.3, 0.35)},
+}
 BATCH = 12  # edits at once
-
-
-def clamped(threshold):
-    """The recipe's mask at a threshold: maps [B,h,w] -> bool [B,h,w]."""
-    return lambda maps: mask.normalise(ms.Tensor(maps), CLAMP_RATIO).asnumpy() > threshold
-
-
-def above_quantile(share, quantile=0.98):
-    """Cells above a share of the map's quantile, whose size does not depend on how much of the picture changes."""
-    return lambda maps: maps > share * np.quantile(maps, quantile, axis=(1, 2), keepdims=True)
-
-
-WAYS = {**{f"threshold {t}": clamped(t) for t in (0.3, 0.4, 0.5, 0.6)},
-        **{f"above {s} of the 98 % quantile": above_quantile(s) for s in (0.15, 0.2, 0.25, 0.3)}}
 
 
 def scores(maps, truths):
     """{way: IoU of each picture [B]} of maps [B,h,w] and true masks bool [B,h,w]."""
-    found = {name: [measures.overlap(m, true)[0] for m, true in zip(way(maps), truths)] for name, way in WAYS.items()}
-    found["best threshold of each picture"] = [measures.best_overlap(m, true) for m, true in zip(maps, truths)]
+    tensor = ms.Tensor(maps)
+    found = {name: [measures.overlap(m, true)[0] for m, true in zip(D.mask_of(tensor, way).asnumpy() > 0, truths)]
+             for name, way in WAYS.items()}
+    for name, options in (("best threshold of each picture", PAPER), ("smoothed, best threshold of each picture", SMOOTH)):
+        smoothed = mask.smooth(tensor, options.mask_smoothing).asnumpy()
+        found[name] = [measures.best_overlap(m, true) for m, true in zip(smoothed, truths)]
     return {name: np.array(values) for name, values in found.items()}
 
 
 def noise_maps(model, batch, strength, draws):
     """Noise maps [B,n,h,w] of a batch of cases, one for each draw."""
-    options = D.RECIPES["paper"].replace(mask_noise_strength=strength, num_maps=draws)
+    options = PAPER.replace(mask_noise_strength=strength, num_maps=draws)
     s = methods.setting(model, options, batch)
     timestep, alpha = D.mask_level(options, model.configs.scheduler)
     return D.noise_difference(model.predict, s.latents.expand_dims(1), ms.Tensor(s.maps), timestep, alpha, (s.source, None),

@@ -135,6 +135,13 @@ def sdedit(s, batch):
     return Outcome(decoded(s, noising(s), everywhere(s)), None, None)
 
 
+def recipe_smooth(s, batch):
+    """DiffEdit with the mask of recipe "smooth"."""
+    smooth = D.RECIPES["smooth"]
+    names = ("mask_smoothing", "mask_clamp_quantile", "mask_threshold")
+    return diffedit(s._replace(options=s.options.replace(**{name: getattr(smooth, name) for name in names})), batch)
+
+
 def recipe_diffusers(s, batch):
     """The public pipeline with its defaults, the source caption as negative prompt.
 
@@ -169,5 +176,5 @@ def copy(s, batch):
     return Outcome(np.stack([c.source for c in batch]), None, None)
 
 
-METHODS = {"DiffEdit": diffedit, "encode-decode": encode_decode, "mask without encoding": without_encode, "SDEdit": sdedit,
-           "recipe diffusers": recipe_diffusers, "copy": copy}
+METHODS = {"DiffEdit": diffedit, "recipe smooth": recipe_smooth, "encode-decode": encode_decode,
+           "mask without encoding": without_encode, "SDEdit": sdedit, "recipe diffusers": recipe_diffusers, "copy": copy}
