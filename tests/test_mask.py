@@ -73,18 +73,22 @@ def test_clamped_cells_are_exactly_one(maps, ratio, over):
     assert (normalise(maps, ratio, over)[(maps > clamp * 1.0001) & (clamp > 0)] == 1).all()
 
 
-@given(noise_maps(), clamp_ratios)
-def test_over_image_each_map_is_by_itself(maps, ratio):
-    alone = np.concatenate([normalise(m[None], ratio) for m in maps])
-    assert np.abs(normalise(maps, ratio) - alone).max() <= tolerance(maps)
+@given(noise_maps(), clamp_ratios, quantiles)
+def test_over_image_each_map_is_by_itself(maps, ratio, quantile):
+    alone = np.concatenate([normalise(m[None], ratio, "image", quantile) for m in maps])
+    assert np.abs(normalise(maps, ratio, "image", quantile) - alone).max() <= tolerance(maps)
 
 
-def test_over_image_is_the_default_and_batch_depends_on_the_rest():
+@pytest.mark.parametrize("quantile", (0.0, 0.9))
+def test_batch_depends_on_the_rest_and_image_does_not(quantile):
     maps = np.random.default_rng(3).random((3, 5, 7))
     other = maps.copy()
     other[2] *= 100
-    assert np.array_equal(normalise(maps, 3.0)[:2], normalise(other, 3.0)[:2])
-    assert np.abs(normalise(maps, 3.0, "batch")[:2] - normalise(other, 3.0, "batch")[:2]).max() > 0.5
+    before, after = [normalise(m, 3.0, "image", quantile)[:2] for m in (maps, other)]
+    assert np.array_equal(before, after)
+    before, after = [normalise(m, 3.0, "batch", quantile)[:2] for m in (maps, other)]
+    assert np.abs(before - after).max() > 0.5
+    assert np.array_equal(normalise(maps, 3.0), normalise(maps, 3.0, "image")), "each image by itself is the default"
 
 
 @given(ways, st.sampled_from((np.float32, np.float64)), clamp_ratios)

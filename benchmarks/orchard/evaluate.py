@@ -239,7 +239,7 @@ def parser():
 
 
 def main(argv=None):
-    """Write results.json, results.md, edits.png and samples.png."""
+    """Write results.json, results.md, edits.jpg and the sheets of samples."""
     try:
         evaluate(parser().parse_args(argv))
     except InputError as error:
@@ -285,7 +285,7 @@ def evaluate(a):
             results["lines"] = {line: (len(rows), summarise([records[i] for i in rows]))
                                 for line, rows in groups(found_cases).items()}
             results["thresholds"] = threshold_curve(found_cases, maps, options.mask_clamp_ratio)
-            contact_sheet(found_cases, records, images, masks, maps).save(a.out / "edits.png")
+            contact_sheet(found_cases, records, images, masks, maps).save(a.out / "edits.jpg", quality=85)
         write(a.out, results)
     for name, held_out in (("seen combinations", False), ("held-out combinations", True)) if a.texts else ():
         if name in results["text to image"]:
