@@ -39,8 +39,9 @@ def smooth(noise_map, sigma):
 
 def gaussian_weights(n, sigma):
     """G of `smooth`, float64 [n,n]."""
-    squares = np.subtract.outer(np.arange(n), np.arange(n)) ** 2.0
-    weights = np.exp(-squares / (2 * sigma * sigma))
+    with np.errstate(over="ignore"):
+        distance = np.subtract.outer(np.arange(n), np.arange(n)) / sigma
+        weights = np.exp(-distance ** 2 / 2)
     return weights / weights.sum(1, keepdims=True)
 
 

@@ -128,7 +128,7 @@ def test_smooth_agrees_with_the_definition(maps, sigma):
     result = smooth(maps, sigma)
     assert result.dtype == maps.dtype and result.shape == maps.shape
     assert np.abs(result - R.smooth(maps, sigma)).max() <= rounding(maps)
-    assert np.array_equal(smooth(maps, 0), maps)
+    assert np.array_equal(smooth(maps, 0), maps) and np.array_equal(smooth(maps, 1e-300), maps)
 
 
 @given(noise_maps(), sigmas, st.floats(0, 9, width=32))
