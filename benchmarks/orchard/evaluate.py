@@ -29,6 +29,7 @@ from .train import to_pixels
 
 BATCH = 12  # edits at once
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+IN_LINES = {"DiffEdit": "", "recipe smooth": ", recipe smooth"}  # methods whose kinds of edits have lines of their own
 BEST = "each picture's best"
 
 
@@ -281,9 +282,10 @@ def evaluate(a):
         results["records"][name] = records
         results["methods"][name] = len(records), summarise(records)
         results["csfid"][name] = frechet(features, true_features)
+        if name in IN_LINES:
+            results["lines"].update({line + IN_LINES[name]: (len(rows), summarise([records[i] for i in rows]))
+                                     for line, rows in groups(found_cases).items()})
         if name == "DiffEdit":
-            results["lines"] = {line: (len(rows), summarise([records[i] for i in rows]))
-                                for line, rows in groups(found_cases).items()}
             results["thresholds"] = threshold_curve(found_cases, maps, options.mask_clamp_ratio)
             contact_sheet(found_cases, records, images, masks, maps).save(a.out / "edits.jpg", quality=85)
         write(a.out, results)
