@@ -3,6 +3,7 @@
     python -m tests.mutations [--only NAME] [--list]
 
 Each fault replaces a piece of text in a copy of the tree; then the tests that belong to the file run there until one fails.
+Before that they have to pass there without a fault.
 A fault that survives is a gap in the tests: its name is printed and the exit code is 1.
 """
 
@@ -141,29 +142,36 @@ FAULTS = (
 )
 
 
-def survives(fault):
-    """Whether every test passes with the fault in place; also the name of the test that failed."""
+def failures(module, text, first=None):
+    """The tests of a module that fail, the first at least, if its text in a copy of the tree is this one."""
     with tempfile.TemporaryDirectory() as place:
         for part in ("diffedit_core", "tests", "weights_convert", "benchmarks"):
             if (ROOT / part).is_dir():
                 shutil.copytree(ROOT / part, Path(place) / part, ignore=shutil.ignore_patterns("__pycache__", "*.jsonl"))
         shutil.copy(ROOT / "setup.cfg", place)
-        file = Path(place) / "diffedit_core" / f"{fault.module}.py"
-        text = file.read_text(encoding="utf-8")
-        if text.count(fault.old) != 1:
-            raise SystemExit(f"{fault.name}: its text is {text.count(fault.old)} times in {fault.module}.py: bring it up to "
-                             "date.")
-        file.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *TESTS[fault.module]]
+        (Path(place) / "diffedit_core" / f"{module}.py").write_text(text, encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *TESTS[module]]
         environment = {**os.environ, "PYTHONPATH": place, "HYPOTHESIS_PROFILE": "faults"}
-        for selection in filter(None, (fault.first and ["-k", fault.first], ["-k", ""])):
+        for selection in filter(None, (first and ["-k", first], ["-k", ""])):
             run = subprocess.run(command + selection, cwd=place, env=environment, capture_output=True, text=True)
             if run.returncode not in (0, 1):
-                raise SystemExit(f"{fault.name}: pytest could not run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
+                raise SystemExit(f"{module}: pytest could not run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
             failed = [line.split()[1] for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
             if failed:
                 break
-        return not failed, failed
+        return failed
+
+
+def source(module):
+    return (ROOT / "diffedit_core" / f"{module}.py").read_text(encoding="utf-8")
+
+
+def found(fault):
+    """The tests that fail with the fault in place."""
+    text = source(fault.module)
+    if text.count(fault.old) != 1:
+        raise SystemExit(f"{fault.name}: its text is {text.count(fault.old)} times in {fault.module}.py: bring it up to date.")
+    return failures(fault.module, text.replace(fault.old, fault.new), fault.first)
 
 
 def main():
@@ -172,18 +180,21 @@ def main():
     parser.add_argument("--list", action="store_true", help="only name them")
     arguments = parser.parse_args()
     chosen = [f for f in FAULTS if not arguments.only or arguments.only == f.module or arguments.only in f.name]
-    survivors = []
+    if arguments.list:
+        print("\n".join(f"{fault.module:<12} {fault.name}" for fault in chosen))
+        return 0
+    for module in dict.fromkeys(fault.module for fault in chosen):
+        failed = failures(module, source(module))
+        if failed:
+            raise SystemExit(f"Without a fault {', '.join(failed)} fails already: mend that first.")
+    survivors = 0
     for fault in chosen:
-        if arguments.list:
-            print(f"{fault.module:<12} {fault.name}")
-            continue
         start = time.perf_counter()
-        alive, failed = survives(fault)
-        survivors += [fault] * alive
-        print(f"{'SURVIVES' if alive else 'caught':<9} {fault.module:<12} {fault.name:<40} {time.perf_counter() - start:5.0f} s  "
+        failed = found(fault)
+        survivors += not failed
+        print(f"{'caught' if failed else 'SURVIVES':<9} {fault.module:<12} {fault.name:<40} {time.perf_counter() - start:5.0f} s  "
               f"{', '.join(failed)}", flush=True)
-    if not arguments.list:
-        print(f"{len(chosen) - len(survivors)} of {len(chosen)} faults caught")
+    print(f"{len(chosen) - survivors} of {len(chosen)} faults caught")
     return 1 if survivors else 0
 
 
