@@ -1,6 +1,6 @@
 """Which integrator gives the picture back, what it costs, and what that does to an edit: the table.
 
-    python -m benchmarks.integrators [--pictures 100] [--steps 10 20 50 100] [--dtype fp32] [--model DIR]
+    python -m benchmarks.integrators [--pictures 100] [--steps 10 20 50 100] [--ways ddim ...]
     python -m benchmarks.integrators --table
 
 For test pictures of the Orchard, each integrator and each number of steps: the relative error of the latents after inversion
@@ -28,7 +28,8 @@ from .orchard import classifier as C, methods
 
 WAYS = {"ddim": {}, "dpmpp_2m": {"integrator": "dpmpp_2m"}, "fixed_point": {"inversion": "fixed_point"},
         "anderson": {"inversion": "anderson"}, "edict": {"integrator": "edict"}, "belm": {"integrator": "belm"}}
-GUIDANCE = (1.0, 7.5)
+GUIDANCE = (1.0, 7.5)  # of the round trips
+KEY = ("picture", "way", "steps", "what", "guidance", "dtype", "model")  # what a row is about
 RESULT = Path(__file__).with_suffix(".jsonl")
 
 
@@ -92,82 +93,100 @@ def measure(arguments):
     model, judge = Model.load(arguments.model, arguments.dtype), C.Classifier.load(C.TRAINED)
     done, name = {key(row) for row in read(arguments.out)}, methods.model_name(arguments.model)
     cases = methods.cases(arguments.pictures, kinds=("fruit",))
-    tasks = [(n, way, what) for n in arguments.steps for way in arguments.ways for what in (*GUIDANCE, "edit")]
+    whats = [("round trip", g) for g in GUIDANCE] + [("edit", g) for g in arguments.edit_guidance]
+    tasks = [(n, way, what, guidance) for n in arguments.steps for way in arguments.ways for what, guidance in whats]
     with open(arguments.out, "a", encoding="utf-8") as out, tqdm(total=len(cases) * len(tasks), disable=None) as bar:
         for start in range(0, len(cases), arguments.batch):
             batch, masks, encoded = cases[start:start + arguments.batch], None, {}
-            for n, way, what in tasks:
-                heads = [{"picture": c.scene.seed, "way": way, "steps": n, "what": what, "dtype": arguments.dtype, "model": name}
-                         for c in batch]
+            for n, way, what, guidance in tasks:
+                heads = [dict(zip(KEY, (c.scene.seed, way, n, what, guidance, arguments.dtype, name))) for c in batch]
                 bar.update(len(batch))
                 if all(key(head) in done for head in heads):
                     continue
-                options = D.Options(num_inference_steps=n, encode_ratio=arguments.encode_ratio, **WAYS[way])
+                options = D.Options(num_inference_steps=n, **WAYS[way])
                 if n not in encoded:
                     encoded[n] = methods.setting(model, options, batch)
-                if what == "edit" and masks is None:  # the same for every way and number of steps
+                if what == "edit" and masks is None:  # the same for every way, number of steps and guidance
                     masks = methods.find_mask(encoded[n])[1].asnumpy()
                 if what == "edit":
-                    found = edits(encoded[n], batch, options, masks, judge)
+                    found = edits(encoded[n], batch, options.replace(guidance_scale=guidance), masks, judge)
                 else:
-                    found = round_trips(encoded[n], options, what)
-                lines = [json.dumps(head | row) for head, row in zip(heads, found) if key(head) not in done]
-                out.write("".join(line + "\n" for line in lines))
+                    found = round_trips(encoded[n], options, guidance)
+                out.writelines(json.dumps(head | row) + "\n" for head, row in zip(heads, found) if key(head) not in done)
                 out.flush()
 
 
 def key(row):
-    return tuple(row[k] for k in ("picture", "way", "steps", "what", "dtype", "model"))
+    return tuple(row[name] for name in KEY)
 
 
 def read(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-COLUMNS = ("integrator", "dtype", "N", "error, g = 1", "error, g = 7.5", "up + down", "up at 7.5, a row", "unsolved steps",
-           "background", "target", "fruit right", "pictures")
+HEADS = ("integrator", "dtype", "N")
+ROUND_TRIPS = (*HEADS, "error, g = 1", "error, g = 7.5", "up + down", "up at 7.5, a row", "unsolved steps", "pictures")
+EDITS = (*HEADS, "guidance", "background", "target", "fruit right", "pictures")
 
 
-def table(rows):
-    """Lines of a Markdown table: means over the pictures, and how many there were (at guidance 1, at 7.5, edited).
+def grouped(rows, *names):
+    """{values of these fields: rows that have them}, integrators in the order of WAYS."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    return dict(sorted(groups.items(), key=lambda g: [list(WAYS).index(v) if v in WAYS else v for v in g[0]]))
+
+
+def mean(rows, field, form, times=1.0):
+    values = [row[field] for row in rows if field in row]
+    return format(np.mean(values) * times, form) if values else "-"
+
+
+def lines(heads, cells):
+    """Lines of a Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *cells)]
+
+
+def tables(rows):
+    """Lines of two Markdown tables, of round trips and of edits: means over the pictures, and how many there were.
 
     Evaluations are those of a picture at guidance 1; at 7.5 an evaluation has two rows. Unsolved steps are those of an iterated
     inversion that end above its tolerance, at guidance 1 and 7.5, with the largest residual.
     """
-    yield "| " + " | ".join(COLUMNS) + " |"
-    yield "|" + "---|" * len(COLUMNS)
-    groups = {}
-    for row in rows:
-        groups.setdefault((row["dtype"], row["steps"], row["way"]), {}).setdefault(row["what"], []).append(row)
-    for (dtype, n, way), found in sorted(groups.items(), key=lambda g: (g[0][0], g[0][1], list(WAYS).index(g[0][2]))):
-        def mean(what, field, form, times=1.0):
-            values = [row[field] for row in found.get(what, ()) if field in row]
-            return format(np.mean(values) * times, form) if values else "-"
+    trips, edited = [], []
+    for (dtype, n, way), found in grouped((r for r in rows if r["what"] == "round trip"), "dtype", "steps", "way").items():
+        one, high = [[row for row in found if row["guidance"] == g] for g in GUIDANCE]
+        unsolved = " / ".join(f"{mean(r, 'stopped', '.0f')} ({mean(r, 'residual', '.0e')})" for r in (one, high))
+        trips.append((way, dtype, str(n), mean(one, "error", ".1e"), mean(high, "error", ".1e"),
+                      f"{mean(one, 'up', '.0f')} + {mean(one, 'down', '.0f')}", mean(high, "up", ".0f", 0.5),
+                      unsolved if way in I.INVERSIONS else "-", f"{len(one)}, {len(high)}"))
+    of_edits = (r for r in rows if r["what"] == "edit")
+    for (dtype, n, guidance, way), found in grouped(of_edits, "dtype", "steps", "guidance", "way").items():
+        edited.append((way, dtype, str(n), f"{guidance:g}", mean(found, "background", ".2f"), mean(found, "target", ".1f"),
+                       mean(found, "recognised", ".2f"), str(len(found))))
+    return [*lines(ROUND_TRIPS, trips), "", *lines(EDITS, edited)]
 
-        unsolved = " / ".join(f"{mean(g, 'stopped', '.0f')} ({mean(g, 'residual', '.0e')})" for g in GUIDANCE)
-        counts = "/".join(str(len(found.get(what, ()))) for what in (*GUIDANCE, "edit"))
-        yield "| " + " | ".join((
-            way, dtype, str(n), mean(1.0, "error", ".1e"), mean(7.5, "error", ".1e"),
-            f"{mean(1.0, 'up', '.0f')} + {mean(1.0, 'down', '.0f')}", mean(7.5, "up", ".0f", 0.5),
-            unsolved if way in I.INVERSIONS else "-", mean("edit", "background", ".2f"), mean("edit", "target", ".1f"),
-            mean("edit", "recognised", ".2f"), counts)) + " |"
+
+def parser():
+    """The command line."""
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--pictures", type=int, default=100)
+    top.add_argument("--steps", type=int, nargs="+", default=(10, 20, 50, 100))
+    top.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=tuple(WAYS))
+    top.add_argument("--edit-guidance", type=float, nargs="+", default=(D.RECIPES["paper"].guidance_scale,))
+    top.add_argument("--batch", type=int, default=10, help="pictures at once")
+    top.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32")
+    top.add_argument("--model", default=str(ORCHARD))
+    top.add_argument("--out", type=Path, default=RESULT)
+    top.add_argument("--table", action="store_true", help="only print the table of what is measured")
+    return top
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=100)
-    parser.add_argument("--steps", type=int, nargs="+", default=(10, 20, 50, 100))
-    parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=tuple(WAYS))
-    parser.add_argument("--batch", type=int, default=10, help="pictures at once")
-    parser.add_argument("--encode-ratio", type=float, default=0.8)
-    parser.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32")
-    parser.add_argument("--model", default=str(ORCHARD))
-    parser.add_argument("--out", type=Path, default=RESULT)
-    parser.add_argument("--table", action="store_true", help="only print the table of what is measured")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     if not arguments.table:
         measure(arguments)
-    print("\n".join(table([row for row in read(arguments.out) if row["model"] == methods.model_name(arguments.model)])))
+    print("\n".join(tables([row for row in read(arguments.out) if row["model"] == methods.model_name(arguments.model)])))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import math
 import zlib
 
+import mindspore as ms
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -188,6 +189,47 @@ def test_integrators_in_a_batch_give_what_each_picture_alone_gives(way):
     steps = options.num_encode_steps
     plain, guided = alone[0][0][0]["down"], alone[0][1][0]["down"]
     assert plain == (steps - 1 if way == "belm" else steps) and guided == 2 * plain
+
+
+def test_tables_of_integrators():
+    """Means of the rows that belong together, fewest steps first, integrators in their order, each guidance on its own line."""
+    rows = [dict(zip(integrators.KEY, (seed, way, steps, what, guidance, "fp32", "m")), error=0.01 * (seed + guidance),
+                 up=4 * guidance, down=5, background=float(seed), target=2.0, recognised=seed == 1)
+            for seed in (1, 3) for way in ("belm", "ddim") for steps in (20, 10)
+            for what, guidance in (("round trip", 1.0), ("round trip", 7.5), ("edit", 7.5), ("edit", 3.0))]
+    trips, edited = "\n".join(integrators.tables(rows)).split("\n\n")
+    trips, edited = [[line.strip("| ").split(" | ") for line in part.split("\n")][2:] for part in (trips, edited)]
+    assert [(row[0], row[2]) for row in trips] == [("ddim", "10"), ("belm", "10"), ("ddim", "20"), ("belm", "20")]
+    assert trips[0][3:] == ["3.0e-02", "9.5e-02", "4 + 5", "15", "-", "2, 2"]
+    assert [row[0] + row[3] for row in edited[:4]] == ["ddim3", "belm3", "ddim7.5", "belm7.5"]
+    assert edited[0][4:] == ["2.00", "2.0", "0.50", "2"]
+
+
+def test_integrators_go_on_where_they_were_stopped(tmp_path, monkeypatch):
+    """A second run measures only what is new, and the file has each row once."""
+    asked = []
+
+    def row(kind):
+        def measured(setting, *_):
+            asked.append(kind)
+            return [{} for _ in setting]
+        return measured
+
+    monkeypatch.setattr(integrators.Model, "load", lambda *_: None)
+    monkeypatch.setattr(integrators.C.Classifier, "load", lambda *_: None)
+    monkeypatch.setattr(integrators.methods, "model_name", lambda *_: "m")
+    monkeypatch.setattr(integrators.methods, "setting", lambda model, options, batch: batch)
+    monkeypatch.setattr(integrators.methods, "find_mask", lambda setting: (None, ms.Tensor(0)))
+    monkeypatch.setattr(integrators, "round_trips", row("round trip"))
+    monkeypatch.setattr(integrators, "edits", lambda *a: row("edit")(a[0]))
+    out = tmp_path / "rows.jsonl"
+    words = ["--out", str(out), "--batch", "2", "--ways", "ddim", "--steps", "10", "--pictures"]
+    for pictures, guidance, calls in (("2", "7.5", 3), ("3", "7.5", 3), ("3", "7.5", 0), ("3", "3", 2)):
+        asked.clear()
+        integrators.measure(integrators.parser().parse_args([*words, pictures, "--edit-guidance", guidance]))
+        assert len(asked) == calls
+    keys = [integrators.key(r) for r in integrators.read(out)]
+    assert len(keys) == len(set(keys)) == 3 * 4
 
 
 def test_what_each_alternative_keeps():
