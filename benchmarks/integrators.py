@@ -71,7 +71,7 @@ def round_trips(setting, options, guidance):
                    "stopped": sum(not n.converged for n in notes)}
     rows = zip(setting.latents.asnumpy(), back.asnumpy(), trail[-1].latents.asnumpy())
     return [{"error": float(np.sqrt(((end - x0) ** 2).mean() / (x0 ** 2).mean())),
-             "deviation": float(deepest.std()), **common}  # of white noise at that level the deviation would be about 1
+             "deviation": float(deepest.std()), **common}
             for x0, end, deepest in rows]
 
 
@@ -125,7 +125,8 @@ def read(path):
 
 
 HEADS = ("integrator", "dtype", "N")
-ROUND_TRIPS = (*HEADS, "error, g = 1", "error, g = 7.5", "up + down", "up at 7.5, a row", "unsolved steps", "pictures")
+ROUND_TRIPS = (*HEADS, "error, g = 1", "error, g = 7.5", "up + down", "up at 7.5, a row", "unsolved steps", "deviation at the top",
+               "pictures")
 EDITS = (*HEADS, "guidance", "background", "target", "fruit right", "pictures")
 
 
@@ -151,7 +152,8 @@ def tables(rows):
     """Lines of two Markdown tables, of round trips and of edits: means over the pictures, and how many there were.
 
     Evaluations are those of a picture at guidance 1; at 7.5 an evaluation has two rows. Unsolved steps are those of an iterated
-    inversion that end above its tolerance, at guidance 1 and 7.5, with the largest residual.
+    inversion that end above its tolerance, at guidance 1 and 7.5, with the largest residual. The deviation is that of the deepest latents, at
+    guidance 1 and 7.5; white noise at that level would have about 1.
     """
     trips, edited = [], []
     for (dtype, n, way), found in grouped((r for r in rows if r["what"] == "round trip"), "dtype", "steps", "way").items():
@@ -159,7 +161,8 @@ def tables(rows):
         unsolved = " / ".join(f"{mean(r, 'stopped', '.0f')} ({mean(r, 'residual', '.0e')})" for r in (one, high))
         trips.append((way, dtype, str(n), mean(one, "error", ".1e"), mean(high, "error", ".1e"),
                       f"{mean(one, 'up', '.0f')} + {mean(one, 'down', '.0f')}", mean(high, "up", ".0f", 0.5),
-                      unsolved if way in I.INVERSIONS else "-", f"{len(one)}, {len(high)}"))
+                      unsolved if way in I.INVERSIONS else "-",
+                      " / ".join(mean(r, "deviation", ".2f") for r in (one, high)), f"{len(one)}, {len(high)}"))
     of_edits = (r for r in rows if r["what"] == "edit")
     for (dtype, n, guidance, way), found in grouped(of_edits, "dtype", "steps", "guidance", "way").items():
         edited.append((way, dtype, str(n), f"{guidance:g}", mean(found, "background", ".2f"), mean(found, "target", ".1f"),

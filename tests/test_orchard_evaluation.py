@@ -194,13 +194,13 @@ def test_integrators_in_a_batch_give_what_each_picture_alone_gives(way):
 def test_tables_of_integrators():
     """Means of the rows that belong together, fewest steps first, integrators in their order, each guidance on its own line."""
     rows = [dict(zip(integrators.KEY, (seed, way, steps, what, guidance, "fp32", "m")), error=0.01 * (seed + guidance),
-                 up=4 * guidance, down=5, background=float(seed), target=2.0, recognised=seed == 1)
+                 deviation=guidance, up=4 * guidance, down=5, background=float(seed), target=2.0, recognised=seed == 1)
             for seed in (1, 3) for way in ("belm", "ddim") for steps in (20, 10)
             for what, guidance in (("round trip", 1.0), ("round trip", 7.5), ("edit", 7.5), ("edit", 3.0))]
     trips, edited = "\n".join(integrators.tables(rows)).split("\n\n")
     trips, edited = [[line.strip("| ").split(" | ") for line in part.split("\n")][2:] for part in (trips, edited)]
     assert [(row[0], row[2]) for row in trips] == [("ddim", "10"), ("belm", "10"), ("ddim", "20"), ("belm", "20")]
-    assert trips[0][3:] == ["3.0e-02", "9.5e-02", "4 + 5", "15", "-", "2, 2"]
+    assert trips[0][3:] == ["3.0e-02", "9.5e-02", "4 + 5", "15", "-", "1.00 / 7.50", "2, 2"]
     assert [row[0] + row[3] for row in edited[:4]] == ["ddim3", "belm3", "ddim7.5", "belm7.5"]
     assert edited[0][4:] == ["2.00", "2.0", "0.50", "2"]
 
