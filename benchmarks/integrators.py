@@ -21,13 +21,13 @@ import numpy as np
 from tqdm import tqdm
 
 from diffedit_core import diffedit as D
-from diffedit_core import integrators as I
 from diffedit_core.model import ORCHARD, Model
 
 from .orchard import classifier as C, methods
 
 WAYS = {"ddim": {}, "dpmpp_2m": {"integrator": "dpmpp_2m"}, "fixed_point": {"inversion": "fixed_point"},
         "anderson": {"inversion": "anderson"}, "edict": {"integrator": "edict"}, "belm": {"integrator": "belm"}}
+FIXED_POINTS = tuple(name for name, options in WAYS.items() if "inversion" in options)
 GUIDANCE = (1.0, 7.5)  # of the round trips
 KEY = ("picture", "way", "steps", "what", "guidance", "dtype", "model")  # what a row is about
 RESULT = Path(__file__).with_suffix(".jsonl")
@@ -139,8 +139,11 @@ def grouped(rows, *names):
 
 
 def mean(rows, field, form, times=1.0):
-    values = [row[field] for row in rows if field in row]
-    return format(np.mean(values) * times, form) if values else "-"
+    return format(np.mean([row[field] for row in rows]) * times, form) if all(field in row for row in rows) and rows else "-"
+
+
+def largest(rows, field, form):
+    return format(max(row[field] for row in rows), form) if all(field in row for row in rows) and rows else "-"
 
 
 def lines(heads, cells):
@@ -149,20 +152,21 @@ def lines(heads, cells):
 
 
 def tables(rows):
-    """Lines of two Markdown tables, of round trips and of edits: means over the pictures, and how many there were.
+    """Lines of two Markdown tables, of round trips and of edits: means over the pictures, of errors the largest too.
 
-    Evaluations are those of a picture at guidance 1; at 7.5 an evaluation has two rows. Unsolved steps are those of an iterated
-    inversion that end above its tolerance, at guidance 1 and 7.5, with the largest residual. The deviation is that of the deepest latents, at
-    guidance 1 and 7.5; white noise at that level would have about 1.
+    Evaluations are those of a picture at guidance 1; at 7.5 an evaluation has two rows. Unsolved steps, with the largest
+    residual, are those of an iterated inversion that end above its tolerance, at guidance 1 and 7.5. The deviation is that of
+    the deepest latents, at guidance 1 and 7.5; white noise at that level would have about 1.
     """
     trips, edited = [], []
     for (dtype, n, way), found in grouped((r for r in rows if r["what"] == "round trip"), "dtype", "steps", "way").items():
         one, high = [[row for row in found if row["guidance"] == g] for g in GUIDANCE]
-        unsolved = " / ".join(f"{mean(r, 'stopped', '.0f')} ({mean(r, 'residual', '.0e')})" for r in (one, high))
-        trips.append((way, dtype, str(n), mean(one, "error", ".1e"), mean(high, "error", ".1e"),
+        unsolved = " / ".join(f"{mean(r, 'stopped', '.0f')} ({largest(r, 'residual', '.0e')})" for r in (one, high))
+        errors = (f"{mean(r, 'error', '.1e')} ({largest(r, 'error', '.1e')})" for r in (one, high))
+        trips.append((way, dtype, str(n), *errors,
                       f"{mean(one, 'up', '.0f')} + {mean(one, 'down', '.0f')}", mean(high, "up", ".0f", 0.5),
-                      unsolved if way in I.INVERSIONS else "-",
-                      " / ".join(mean(r, "deviation", ".2f") for r in (one, high)), f"{len(one)}, {len(high)}"))
+                      unsolved if way in FIXED_POINTS else "-",
+                      f"{mean(one, 'deviation', '.2f')} / {mean(high, 'deviation', '.2f')}", f"{len(one)}, {len(high)}"))
     of_edits = (r for r in rows if r["what"] == "edit")
     for (dtype, n, guidance, way), found in grouped(of_edits, "dtype", "steps", "guidance", "way").items():
         edited.append((way, dtype, str(n), f"{guidance:g}", mean(found, "background", ".2f"), mean(found, "target", ".1f"),

@@ -200,7 +200,7 @@ def test_tables_of_integrators():
     trips, edited = "\n".join(integrators.tables(rows)).split("\n\n")
     trips, edited = [[line.strip("| ").split(" | ") for line in part.split("\n")][2:] for part in (trips, edited)]
     assert [(row[0], row[2]) for row in trips] == [("ddim", "10"), ("belm", "10"), ("ddim", "20"), ("belm", "20")]
-    assert trips[0][3:] == ["3.0e-02", "9.5e-02", "4 + 5", "15", "-", "1.00 / 7.50", "2, 2"]
+    assert trips[0][3:] == ["3.0e-02 (4.0e-02)", "9.5e-02 (1.0e-01)", "4 + 5", "15", "-", "1.00 / 7.50", "2, 2"]
     assert [row[0] + row[3] for row in edited[:4]] == ["ddim3", "belm3", "ddim7.5", "belm7.5"]
     assert edited[0][4:] == ["2.00", "2.0", "0.50", "2"]
 
