@@ -1,14 +1,14 @@
 """Which integrator gives the picture back, what it costs, and what that does to an edit: the table.
 
     python -m benchmarks.integrators [--pictures 100] [--steps 10 20 50 100] [--ways ddim ...]
-    python -m benchmarks.integrators --table
+    python -m benchmarks.integrators --table [--pictures 10]
 
 For test pictures of the Orchard, each integrator and each number of steps: the relative error of the latents after inversion
 and decoding with the picture's own sentence, at guidance 1 and 7.5, over the levels that an edit inverts; and an edit of the
 fruit with recipe "paper", whose answer is known. Pictures run in batches; where a fixed-point inversion iterates, the counts
 and the residual are those of its batch's slowest picture. Every batch is appended to --out as soon as it is measured; what is
-there already is not measured again, so a run can be stopped and continued. --table prints means over the pictures, of the
-model given.
+there already is not measured again, so a run can be stopped and continued. --table prints means over the first pictures, of
+the model given.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from diffedit_core import diffedit as D
 from diffedit_core.model import ORCHARD, Model
 
-from .orchard import classifier as C, methods
+from .orchard import classifier as C, methods, world as W
 
 WAYS = {"ddim": {}, "dpmpp_2m": {"integrator": "dpmpp_2m"}, "fixed_point": {"inversion": "fixed_point"},
         "anderson": {"inversion": "anderson"}, "edict": {"integrator": "edict"}, "belm": {"integrator": "belm"}}
@@ -193,7 +193,8 @@ def main():
     arguments = parser().parse_args()
     if not arguments.table:
         measure(arguments)
-    print("\n".join(tables([row for row in read(arguments.out) if row["model"] == methods.model_name(arguments.model)])))
+    name, pictures = methods.model_name(arguments.model), W.SEEDS["test"][:arguments.pictures]
+    print("\n".join(tables([row for row in read(arguments.out) if row["model"] == name and row["picture"] in pictures])))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from diffedit_core.errors import InputError
 from . import additions, infer, leaves as L, output as O, rules_diffusers, rules_mindone, rules_original
 from .engine import Match, candidates, elements, match, part, stored_shape
 from .sources import COMPONENTS, open_source, read_folder_configs, read_tokenizer, to_json
-from .tensors import FLOATS, SIZES, Output, Segment, Stored, count
+from .tensors import FLOATS, SIZES, Output, Segment, count
 from .tokenizer_files import WORDS, clip_files
 
 TARGETS = {"diffusers": None, "single-file": "safetensors", "mindspore-ckpt": "ckpt"}

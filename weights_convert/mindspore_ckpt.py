@@ -154,4 +154,3 @@ def _frame(output):
     tensor += bytes([TYPE]) + _number(len(kind)) + kind + bytes([CONTENT]) + _number(size)
     value = bytes([TAG]) + _number(len(tag)) + tag + bytes([TENSOR]) + _number(len(tensor) + size) + tensor
     return bytes([VALUE]) + _number(len(value) + size) + value
-
