@@ -1,14 +1,14 @@
 """Which integrator gives the picture back, what it costs, and what that does to an edit: the table.
 
     python -m benchmarks.integrators [--pictures 100] [--steps 10 20 50 100] [--ways ddim ...]
-    python -m benchmarks.integrators --table [--pictures 10]
+    python -m benchmarks.integrators --table [--dtype fp16] [--pictures 10] [--edit-guidance 3 5 7.5]
 
-For test pictures of the Orchard, each integrator and each number of steps: the relative error of the latents after inversion
-and decoding with the picture's own sentence, at guidance 1 and 7.5, over the levels that an edit inverts; and an edit of the
-fruit with recipe "paper", whose answer is known. Pictures run in batches; where a fixed-point inversion iterates, the counts
-and the residual are those of its batch's slowest picture. Every batch is appended to --out as soon as it is measured; what is
-there already is not measured again, so a run can be stopped and continued. --table prints means over the first pictures, of
-the model given.
+For test pictures of the Orchard, each integrator and each number of steps: the relative error of the latents after
+inversion and decoding with the picture's own sentence, at guidance 1 and 7.5, over the levels that an edit inverts; and an
+edit of the fruit with recipe "paper", whose answer is known. Pictures run in batches; where a fixed-point inversion
+iterates, evaluations, unsolved steps and the residual are those of the worst picture of the batch in each step. Every batch
+is appended to --out as soon as it is measured; what is there already is not measured again, so a run can be stopped and
+continued. --table prints, of what is there, the rows that the same options would measure.
 """
 
 import argparse
@@ -120,6 +120,14 @@ def key(row):
     return tuple(row[name] for name in KEY)
 
 
+def selected(rows, arguments, model):
+    """The rows that these arguments would measure."""
+    seeds = W.SEEDS["test"][:arguments.pictures]
+    return [row for row in rows if row["model"] == model and row["dtype"] == arguments.dtype and row["picture"] in seeds
+            and row["steps"] in arguments.steps and row["way"] in arguments.ways
+            and row["guidance"] in (arguments.edit_guidance if row["what"] == "edit" else GUIDANCE)]
+
+
 def read(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
@@ -155,8 +163,8 @@ def tables(rows):
     """Lines of two Markdown tables, of round trips and of edits: means over the pictures, of errors the largest too.
 
     Evaluations are those of a picture at guidance 1; at 7.5 an evaluation has two rows. Unsolved steps, with the largest
-    residual, are those of an iterated inversion that end above its tolerance, at guidance 1 and 7.5. The deviation is that of
-    the deepest latents, at guidance 1 and 7.5; white noise at that level would have about 1.
+    residual, are those of an iterated inversion that end above its tolerance for some picture of a batch, at guidance 1 and
+    7.5. The deviation is that of the deepest latents, at guidance 1 and 7.5; white noise at that level would have about 1.
     """
     trips, edited = [], []
     for (dtype, n, way), found in grouped((r for r in rows if r["what"] == "round trip"), "dtype", "steps", "way").items():
@@ -177,15 +185,16 @@ def tables(rows):
 def parser():
     """The command line."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("--pictures", type=int, default=100)
-    top.add_argument("--steps", type=int, nargs="+", default=(10, 20, 50, 100))
+    top.add_argument("--pictures", type=int, default=100, help="the first test pictures")
+    top.add_argument("--steps", type=int, nargs="+", default=(10, 20, 50, 100), help="N")
     top.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=tuple(WAYS))
-    top.add_argument("--edit-guidance", type=float, nargs="+", default=(D.RECIPES["paper"].guidance_scale,))
+    top.add_argument("--edit-guidance", type=float, nargs="+", default=(D.RECIPES["paper"].guidance_scale,),
+                     help="guidance of the decoding of edits")
     top.add_argument("--batch", type=int, default=10, help="pictures at once")
-    top.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32")
+    top.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32", help="of the model")
     top.add_argument("--model", default=str(ORCHARD))
     top.add_argument("--out", type=Path, default=RESULT)
-    top.add_argument("--table", action="store_true", help="only print the table of what is measured")
+    top.add_argument("--table", action="store_true", help="measure nothing, only print")
     return top
 
 
@@ -193,8 +202,7 @@ def main():
     arguments = parser().parse_args()
     if not arguments.table:
         measure(arguments)
-    name, pictures = methods.model_name(arguments.model), W.SEEDS["test"][:arguments.pictures]
-    print("\n".join(tables([row for row in read(arguments.out) if row["model"] == name and row["picture"] in pictures])))
+    print("\n".join(tables(selected(read(arguments.out), arguments, methods.model_name(arguments.model)))))
 
 
 if __name__ == "__main__":

@@ -228,8 +228,12 @@ def test_integrators_go_on_where_they_were_stopped(tmp_path, monkeypatch):
         asked.clear()
         integrators.measure(integrators.parser().parse_args([*words, pictures, "--edit-guidance", guidance]))
         assert len(asked) == calls
-    keys = [integrators.key(r) for r in integrators.read(out)]
-    assert len(keys) == len(set(keys)) == 3 * 4
+    rows = integrators.read(out)
+    assert len(rows) == len(set(map(integrators.key, rows))) == 3 * 4
+    for more, count in (((), 3 * 3), (("--edit-guidance", "3", "7.5"), 3 * 4), (("--pictures", "1"), 3), (("--dtype", "fp16"), 0),
+                        (("--ways", "edict"), 0), (("--steps", "20"), 0)):
+        assert len(integrators.selected(rows, integrators.parser().parse_args(more), "m")) == count
+    assert not integrators.selected(rows, integrators.parser().parse_args([]), "another model")
 
 
 def test_what_each_alternative_keeps():
