@@ -1,8 +1,10 @@
-"""Each lowering of a device against its readable reference: the difference first, then the time of both in turn.
+"""Each lowering of a device against its readable reference: the difference first, then the time of
+both in turn.
 
     python -m benchmarks.kernels [--kernels cpu] [--runs 7] [--only attention]
 
-Shapes are those of Stable Diffusion 2.1's UNet at 64x64 latents, batch 2. A difference above 1e-3 ends with exit code 1.
+Shapes are those of Stable Diffusion 2.1's UNet at 64x64 latents, batch 2. A difference above 1e-3
+ends with exit code 1.
 """
 
 import argparse
@@ -44,10 +46,14 @@ def measure(name, kernels, runs, rng):
     shapes, others = CASES[name]
     arrays = [rng.standard_normal(s) / np.sqrt(np.prod(s[1:]) if s == W else 1) for s in shapes]
     tensors = tuple(ms.Tensor(a.astype(np.float32)) for a in arrays)
-    graphs = {k: Graph(_function(len(tensors)), {}, others, k, name) for k in ("reference", kernels)}
+    graphs = {
+        k: Graph(_function(len(tensors)), {}, others, k, name) for k in ("reference", kernels)
+    }
     expected, found = [graphs[k](*tensors).asnumpy() for k in ("reference", kernels)]
     difference = np.abs(found - expected).max() / np.abs(expected).max()
-    return difference, alternate({k: lambda g=g: g(*tensors).asnumpy() for k, g in graphs.items()}, runs)
+    return difference, alternate(
+        {k: lambda g=g: g(*tensors).asnumpy() for k, g in graphs.items()}, runs
+    )
 
 
 def _function(count):
@@ -69,8 +75,14 @@ def _five(params, a, b, c, d, e, others, kernels, name):
 
 def main():
     """Print a line for each operation."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kernels", default=K.default_kernels(), choices=[k for k in K.LOWERINGS if k != "reference"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--kernels",
+        default=K.default_kernels(),
+        choices=[k for k in K.LOWERINGS if k != "reference"],
+    )
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--only", choices=CASES)
     arguments = parser.parse_args()
@@ -79,8 +91,11 @@ def main():
         difference, seconds = measure(name, arguments.kernels, arguments.runs, rng)
         worst = max(worst, difference)
         ratio = np.median(seconds["reference"]) / np.median(seconds[arguments.kernels])
-        print(f"{name:<11} reference {summary(seconds['reference'])}  {arguments.kernels} {summary(seconds[arguments.kernels])}  "
-              f"{ratio:5.1f}x  difference {difference:.1e}", flush=True)
+        print(
+            f"{name:<11} reference {summary(seconds['reference'])}  {arguments.kernels} {summary(seconds[arguments.kernels])}  "
+            f"{ratio:5.1f}x  difference {difference:.1e}",
+            flush=True,
+        )
     return 1 if worst > 1e-3 else 0
 
 

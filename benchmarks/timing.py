@@ -7,9 +7,11 @@ import numpy as np
 
 
 def alternate(functions, runs=7):
-    """Seconds of each of {name: function}, called in turn `runs` times after one warm-up: {name: array of seconds}.
+    """Seconds of each of {name: function}, called in turn `runs` times after one warm-up: {name:
+    array of seconds}.
 
-    Each function has to wait for its own result (`.asnumpy()` on a tensor). An exception ends the measurement.
+    Each function has to wait for its own result (`.asnumpy()` on a tensor). An exception ends the
+    measurement.
     """
     for function in functions.values():
         function()
@@ -30,5 +32,9 @@ def summary(seconds):
 
 def peak_memory():
     """The largest resident set of this process so far, in GiB (Linux)."""
-    line, = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    (line,) = [
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
     return int(line.split()[1]) / 2**20

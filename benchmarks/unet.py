@@ -2,8 +2,9 @@
 
     python -m benchmarks.unet MODEL [--size 64] [--batch 2] [--runs 5] [--whole] [--pytorch PYTHON]
 
-MODEL is a folder in the diffusers layout. PYTHON is the interpreter of another environment, with torch and diffusers; the
-two processes take turns on the same inputs, and the largest relative difference of their predictions is printed.
+MODEL is a folder in the diffusers layout. PYTHON is the interpreter of another environment, with
+torch and diffusers; the two processes take turns on the same inputs, and the largest relative
+difference of their predictions is printed.
 """
 
 import argparse
@@ -28,15 +29,25 @@ TIMESTEP = 481
 class PyTorch:
     """The same UNet in another process, which evaluates it once for each line that it is sent.
 
-    Python runs isolated (-I), where the modules beside the script do not hide libraries of the same names, and without the
-    environment variables that MindSpore sets for its own threads and libraries: with them PyTorch is half as fast.
+    Python runs isolated (-I), where the modules beside the script do not hide libraries of the same
+    names, and without the environment variables that MindSpore sets for its own threads and
+    libraries: with them PyTorch is half as fast.
     """
 
     def __init__(self, python, folder, model):
         self.output = folder / "output.npy"
-        command = [python, "-I", str(Path(__file__).with_name("unet_pytorch.py")), model, str(folder), str(TIMESTEP)]
+        command = [
+            python,
+            "-I",
+            str(Path(__file__).with_name("unet_pytorch.py")),
+            model,
+            str(folder),
+            str(TIMESTEP),
+        ]
         environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def __call__(self):
         print("go", file=self.process.stdin, flush=True)
@@ -53,20 +64,28 @@ class PyTorch:
 
 def main():
     """Print what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
-    parser.add_argument("--size", type=int, default=64, help="of the latents: an eighth of the picture's")
+    parser.add_argument(
+        "--size", type=int, default=64, help="of the latents: an eighth of the picture's"
+    )
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--whole", action="store_true", help="the batch at once, however large (kernels.CELLS)")
+    parser.add_argument(
+        "--whole", action="store_true", help="the batch at once, however large (kernels.CELLS)"
+    )
     parser.add_argument("--pytorch", metavar="PYTHON")
     arguments = parser.parse_args()
     if arguments.whole:
         kernels.CELLS.clear()
 
     rng, model = np.random.default_rng(0), Model.load(arguments.model)
-    shapes = {"latents": (arguments.batch, model.configs.latent_channels, arguments.size, arguments.size),
-              "states": (arguments.batch, 77, model.configs.text.hidden_size)}
+    shapes = {
+        "latents": (arguments.batch, model.configs.latent_channels, arguments.size, arguments.size),
+        "states": (arguments.batch, 77, model.configs.text.hidden_size),
+    }
     arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     latents, states = map(ms.Tensor, arrays.values())
     print(f"loaded              {peak_memory():6.1f} GiB peak", flush=True)
@@ -83,16 +102,23 @@ def main():
         if arguments.pytorch:
             functions["pytorch"] = PyTorch(arguments.pytorch, Path(folder), arguments.model)
             expected = functions["pytorch"]()
-            print(f"difference          {np.abs(found - expected).max() / np.abs(expected).max():.1e}", flush=True)
+            print(
+                f"difference          {np.abs(found - expected).max() / np.abs(expected).max():.1e}",
+                flush=True,
+            )
         processor = time.process_time()
         seconds = alternate(functions, arguments.runs)
-        processor = (time.process_time() - processor) / (arguments.runs + 1)  # alternate warms up with one more
+        processor = (time.process_time() - processor) / (
+            arguments.runs + 1
+        )  # alternate warms up with one more
         if arguments.pytorch:
             functions["pytorch"].close()
     for name, values in seconds.items():
         print(f"{name:<19} {summary(values)}")
     if arguments.pytorch:
-        print(f"ratio of medians    {np.median(seconds['mindspore']) / np.median(seconds['pytorch']):6.2f}")
+        print(
+            f"ratio of medians    {np.median(seconds['mindspore']) / np.median(seconds['pytorch']):6.2f}"
+        )
     print(f"processor time      {processor:6.1f} s an evaluation (mindspore)")
     print(f"peak memory         {peak_memory():6.1f} GiB")
 

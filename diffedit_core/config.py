@@ -1,8 +1,9 @@
 """Model and scheduler configurations, read from the public JSON files.
 
-Each dataclass holds exactly the keys that this implementation honours, with the public libraries' defaults. Every other
-key of a file has to be known: either harmless (it changes no result of inference) or present with its neutral value.
-Anything else is an error, because a key that is silently dropped is a model that silently runs wrong.
+Each dataclass holds exactly the keys that this implementation honours, with the public libraries'
+defaults. Every other key of a file has to be known: either harmless (it changes no result of
+inference) or present with its neutral value. Anything else is an error, because a key that is
+silently dropped is a model that silently runs wrong.
 """
 
 import dataclasses
@@ -78,11 +79,17 @@ _KINDS = {
     "flag": ("true or false", lambda v: isinstance(v, bool)),
     "count": ("a positive whole number", _is_count),
     "counts": ("a list of positive whole numbers", lambda v: _is_list(v, _is_count)),
-    "per level": ("a positive whole number, or a list of them", lambda v: _is_count(v) or _is_list(v, _is_count)),
+    "per level": (
+        "a positive whole number, or a list of them",
+        lambda v: _is_count(v) or _is_list(v, _is_count),
+    ),
     "number": ("a number", _is_number),
     "positive": ("a positive number", lambda v: _is_number(v) and v > 0),
     "beta": ("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1),
-    "betas": ("a list of numbers from 0 to 1", lambda v: _is_list(v, lambda x: _is_number(x) and 0 <= x <= 1)),
+    "betas": (
+        "a list of numbers from 0 to 1",
+        lambda v: _is_list(v, lambda x: _is_number(x) and 0 <= x <= 1),
+    ),
     "names": ("a list of names", lambda v: _is_list(v, lambda x: isinstance(x, str))),
 }
 
@@ -92,7 +99,10 @@ def _check_kinds(config, **fields):
     for name, kind in fields.items():
         value, (wanted, test) = getattr(config, name), _KINDS[kind]
         optional = value is None and type(config).__dataclass_fields__[name].default is None
-        _check(optional or test(value), f"{name!r} is {json.dumps(value, default=repr)}, expected {wanted}.")
+        _check(
+            optional or test(value),
+            f"{name!r} is {json.dumps(value, default=repr)}, expected {wanted}.",
+        )
 
 
 def per_level(value, levels, name):
@@ -116,16 +126,28 @@ class TextConfig:
     layer_norm_eps: float = 1e-5
 
     def __post_init__(self):
-        _check_kinds(self, vocab_size="count", hidden_size="count", intermediate_size="count",
-                     num_hidden_layers="count", num_attention_heads="count", max_position_embeddings="count",
-                     layer_norm_eps="positive")
-        _check(self.hidden_act in ("gelu", "quick_gelu"),
-               f"'hidden_act' is {self.hidden_act!r}, expected 'gelu' or 'quick_gelu'.")
-        _check(self.hidden_size % self.num_attention_heads == 0,
-               f"'hidden_size' {self.hidden_size} is not a multiple of 'num_attention_heads' {self.num_attention_heads}.")
+        _check_kinds(
+            self,
+            vocab_size="count",
+            hidden_size="count",
+            intermediate_size="count",
+            num_hidden_layers="count",
+            num_attention_heads="count",
+            max_position_embeddings="count",
+            layer_norm_eps="positive",
+        )
+        _check(
+            self.hidden_act in ("gelu", "quick_gelu"),
+            f"'hidden_act' is {self.hidden_act!r}, expected 'gelu' or 'quick_gelu'.",
+        )
+        _check(
+            self.hidden_size % self.num_attention_heads == 0,
+            f"'hidden_size' {self.hidden_size} is not a multiple of 'num_attention_heads' {self.num_attention_heads}.",
+        )
 
     def without_last(self, layers):
-        """The same encoder cut off before its last layers (SD 2.x itself leaves out the last of OpenCLIP's 24)."""
+        """The same encoder cut off before its last layers (SD 2.x itself leaves out the last of
+        OpenCLIP's 24)."""
         return dataclasses.replace(self, num_hidden_layers=self.num_hidden_layers - layers)
 
     @classmethod
@@ -134,7 +156,8 @@ class TextConfig:
         return _read(cls, mapping, where, {}, _TRANSFORMERS_DEFAULTS)
 
 
-# Generation settings that transformers 4 wrote into every config file; an encoder does not generate.
+# Generation settings that transformers 4 wrote into every config file; an encoder does not
+# generate.
 _TRANSFORMERS_DEFAULTS = frozenset(
     "_commit_hash add_cross_attention bad_words_ids begin_suppress_tokens chunk_size_feed_forward "
     "cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample early_stopping "
@@ -150,16 +173,27 @@ _TRANSFORMERS_DEFAULTS = frozenset(
 class UNetConfig:
     """UNet2DCondition (diffusers' UNet2DConditionModel).
 
-    `attention_head_dim` has two historical meanings. In the blocks with cross-attention, so in every released Stable
-    Diffusion, it is despite its name the *number* of heads; in AttnDownBlock2D and AttnUpBlock2D it is the width of one.
+    `attention_head_dim` has two historical meanings. In the blocks with cross-attention, so in
+    every released Stable Diffusion, it is despite its name the *number* of heads; in
+    AttnDownBlock2D and AttnUpBlock2D it is the width of one.
     """
 
     sample_size: int = None
     in_channels: int = 4
     out_channels: int = 4
     block_out_channels: tuple = (320, 640, 1280, 1280)
-    down_block_types: tuple = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
-    up_block_types: tuple = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
+    down_block_types: tuple = (
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "DownBlock2D",
+    )
+    up_block_types: tuple = (
+        "UpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+    )
     layers_per_block: object = 2
     transformer_layers_per_block: object = 1
     reverse_transformer_layers_per_block: tuple = None
@@ -177,64 +211,142 @@ class UNetConfig:
     conv_out_kernel: int = 3
 
     NEUTRAL = {
-        "center_input_sample": (False,), "act_fn": ("silu", "swish"), "only_cross_attention": (False,),
-        "dual_cross_attention": (False,), "mid_block_type": ("UNetMidBlock2DCrossAttn",),
-        "mid_block_only_cross_attention": (None, False), "class_embed_type": (None,), "num_class_embeds": (None,),
-        "addition_embed_type": (None,), "addition_time_embed_dim": (None,), "encoder_hid_dim": (None,),
-        "encoder_hid_dim_type": (None,), "attention_type": ("default",), "resnet_time_scale_shift": ("default",),
-        "resnet_skip_time_act": (False,), "resnet_out_scale_factor": (1, 1.0), "time_embedding_type": ("positional",),
-        "time_embedding_dim": (None,), "time_embedding_act_fn": (None,), "timestep_post_act": (None,),
-        "time_cond_proj_dim": (None,), "projection_class_embeddings_input_dim": (None,),
-        "class_embeddings_concat": (False, None), "cross_attention_norm": (None,), "num_attention_heads": (None,),
+        "center_input_sample": (False,),
+        "act_fn": ("silu", "swish"),
+        "only_cross_attention": (False,),
+        "dual_cross_attention": (False,),
+        "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+        "mid_block_only_cross_attention": (None, False),
+        "class_embed_type": (None,),
+        "num_class_embeds": (None,),
+        "addition_embed_type": (None,),
+        "addition_time_embed_dim": (None,),
+        "encoder_hid_dim": (None,),
+        "encoder_hid_dim_type": (None,),
+        "attention_type": ("default",),
+        "resnet_time_scale_shift": ("default",),
+        "resnet_skip_time_act": (False,),
+        "resnet_out_scale_factor": (1, 1.0),
+        "time_embedding_type": ("positional",),
+        "time_embedding_dim": (None,),
+        "time_embedding_act_fn": (None,),
+        "timestep_post_act": (None,),
+        "time_cond_proj_dim": (None,),
+        "projection_class_embeddings_input_dim": (None,),
+        "class_embeddings_concat": (False, None),
+        "cross_attention_norm": (None,),
+        "num_attention_heads": (None,),
     }
 
     def __post_init__(self):
-        _check_kinds(self, sample_size="count", in_channels="count", out_channels="count", block_out_channels="counts",
-                     down_block_types="names", up_block_types="names", layers_per_block="per level",
-                     transformer_layers_per_block="per level", reverse_transformer_layers_per_block="counts",
-                     attention_head_dim="per level", cross_attention_dim="count", norm_num_groups="count",
-                     norm_eps="positive", use_linear_projection="flag", upcast_attention="flag", flip_sin_to_cos="flag",
-                     freq_shift="number", mid_block_scale_factor="positive", conv_in_kernel="count", conv_out_kernel="count")
+        _check_kinds(
+            self,
+            sample_size="count",
+            in_channels="count",
+            out_channels="count",
+            block_out_channels="counts",
+            down_block_types="names",
+            up_block_types="names",
+            layers_per_block="per level",
+            transformer_layers_per_block="per level",
+            reverse_transformer_layers_per_block="counts",
+            attention_head_dim="per level",
+            cross_attention_dim="count",
+            norm_num_groups="count",
+            norm_eps="positive",
+            use_linear_projection="flag",
+            upcast_attention="flag",
+            flip_sin_to_cos="flag",
+            freq_shift="number",
+            mid_block_scale_factor="positive",
+            conv_in_kernel="count",
+            conv_out_kernel="count",
+        )
         levels = len(self.block_out_channels)
-        for name, known in (("down_block_types", ("CrossAttnDownBlock2D", "AttnDownBlock2D", "DownBlock2D")),
-                            ("up_block_types", ("CrossAttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"))):
+        for name, known in (
+            ("down_block_types", ("CrossAttnDownBlock2D", "AttnDownBlock2D", "DownBlock2D")),
+            ("up_block_types", ("CrossAttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")),
+        ):
             kinds = getattr(self, name)
-            _check(len(kinds) == levels, f"{name!r} lists {len(kinds)} blocks for {levels} 'block_out_channels'.")
+            _check(
+                len(kinds) == levels,
+                f"{name!r} lists {len(kinds)} blocks for {levels} 'block_out_channels'.",
+            )
             for kind in kinds:
-                _check(kind in known, f"{name!r} contains {kind!r}, implemented are {', '.join(known)}.")
+                _check(
+                    kind in known,
+                    f"{name!r} contains {kind!r}, implemented are {', '.join(known)}.",
+                )
         for channels in self.block_out_channels:
-            _check(channels % self.norm_num_groups == 0,
-                   f"'block_out_channels' {channels} is not a multiple of 'norm_num_groups' {self.norm_num_groups}.")
-        values, mirrored = per_level(self.attention_head_dim, levels, "attention_head_dim"), self.block_out_channels[::-1]
-        wide = [(c, v) for kind, c, v in zip(self.up_block_types, mirrored, values) if kind == "AttnUpBlock2D"]  # see up_heads
+            _check(
+                channels % self.norm_num_groups == 0,
+                f"'block_out_channels' {channels} is not a multiple of 'norm_num_groups' {self.norm_num_groups}.",
+            )
+        values, mirrored = (
+            per_level(self.attention_head_dim, levels, "attention_head_dim"),
+            self.block_out_channels[::-1],
+        )
+        wide = [
+            (c, v)
+            for kind, c, v in zip(self.up_block_types, mirrored, values)
+            if kind == "AttnUpBlock2D"
+        ]  # see up_heads
         for channels, value in (*zip(self.block_out_channels, values), *wide):
-            _check(channels % value == 0, f"'attention_head_dim' {value} does not divide the {channels} channels of a block.")
-        for name in ("layers_per_block", "transformer_layers_per_block", "reverse_transformer_layers_per_block"):
+            _check(
+                channels % value == 0,
+                f"'attention_head_dim' {value} does not divide the {channels} channels of a block.",
+            )
+        for name in (
+            "layers_per_block",
+            "transformer_layers_per_block",
+            "reverse_transformer_layers_per_block",
+        ):
             per_level(getattr(self, name), levels, name)
         for name in ("conv_in_kernel", "conv_out_kernel"):
-            _check(getattr(self, name) % 2 == 1, f"{name!r} is {getattr(self, name)}, expected an odd number.")
-        _check(self.downsample_padding in (0, 1), f"'downsample_padding' is {self.downsample_padding!r}, expected 0 or 1.")
-        _check(self.freq_shift < self.block_out_channels[0] // 2,
-               f"'freq_shift' is {self.freq_shift}, expected less than half of the first of 'block_out_channels'.")
+            _check(
+                getattr(self, name) % 2 == 1,
+                f"{name!r} is {getattr(self, name)}, expected an odd number.",
+            )
+        _check(
+            self.downsample_padding in (0, 1),
+            f"'downsample_padding' is {self.downsample_padding!r}, expected 0 or 1.",
+        )
+        _check(
+            self.freq_shift < self.block_out_channels[0] // 2,
+            f"'freq_shift' is {self.freq_shift}, expected less than half of the first of 'block_out_channels'.",
+        )
 
     @property
     def heads(self):
         """Attention heads in each down block."""
-        values = per_level(self.attention_head_dim, len(self.block_out_channels), "attention_head_dim")
-        return tuple(width // value if kind == "AttnDownBlock2D" else value
-                     for kind, width, value in zip(self.down_block_types, self.block_out_channels, values))
+        values = per_level(
+            self.attention_head_dim, len(self.block_out_channels), "attention_head_dim"
+        )
+        return tuple(
+            width // value if kind == "AttnDownBlock2D" else value
+            for kind, width, value in zip(self.down_block_types, self.block_out_channels, values)
+        )
 
     @property
     def mid_heads(self):
         """Attention heads in the mid block, which always attends to the text."""
-        return per_level(self.attention_head_dim, len(self.block_out_channels), "attention_head_dim")[-1]
+        return per_level(
+            self.attention_head_dim, len(self.block_out_channels), "attention_head_dim"
+        )[-1]
 
     @property
     def up_heads(self):
-        """Attention heads in each up block. AttnUpBlock2D reads the list of the config in the order of the down blocks."""
-        values = per_level(self.attention_head_dim, len(self.block_out_channels), "attention_head_dim")
-        return tuple(width // value if kind == "AttnUpBlock2D" else mirrored for kind, width, value, mirrored
-                     in zip(self.up_block_types, self.block_out_channels[::-1], values, values[::-1]))
+        """Attention heads in each up block. AttnUpBlock2D reads the list of the config in the order
+        of the down blocks."""
+        values = per_level(
+            self.attention_head_dim, len(self.block_out_channels), "attention_head_dim"
+        )
+        return tuple(
+            width // value if kind == "AttnUpBlock2D" else mirrored
+            for kind, width, value, mirrored in zip(
+                self.up_block_types, self.block_out_channels[::-1], values, values[::-1]
+            )
+        )
 
     @property
     def layers(self):
@@ -244,7 +356,11 @@ class UNetConfig:
     @property
     def depths(self):
         """Transformer blocks behind each resnet of each down block."""
-        return per_level(self.transformer_layers_per_block, len(self.block_out_channels), "transformer_layers_per_block")
+        return per_level(
+            self.transformer_layers_per_block,
+            len(self.block_out_channels),
+            "transformer_layers_per_block",
+        )
 
     @property
     def up_depths(self):
@@ -274,17 +390,32 @@ class VAEConfig:
     use_post_quant_conv: bool = True
 
     NEUTRAL = {
-        "act_fn": ("silu", "swish"), "shift_factor": (None, 0), "latents_mean": (None,), "latents_std": (None,),
+        "act_fn": ("silu", "swish"),
+        "shift_factor": (None, 0),
+        "latents_mean": (None,),
+        "latents_std": (None,),
     }
 
     def __post_init__(self):
-        _check_kinds(self, in_channels="count", out_channels="count", latent_channels="count",
-                     block_out_channels="counts", layers_per_block="count", norm_num_groups="count",
-                     scaling_factor="positive", sample_size="count", mid_block_add_attention="flag",
-                     use_quant_conv="flag", use_post_quant_conv="flag")
+        _check_kinds(
+            self,
+            in_channels="count",
+            out_channels="count",
+            latent_channels="count",
+            block_out_channels="counts",
+            layers_per_block="count",
+            norm_num_groups="count",
+            scaling_factor="positive",
+            sample_size="count",
+            mid_block_add_attention="flag",
+            use_quant_conv="flag",
+            use_post_quant_conv="flag",
+        )
         for channels in self.block_out_channels:
-            _check(channels % self.norm_num_groups == 0,
-                   f"'block_out_channels' {channels} is not a multiple of 'norm_num_groups' {self.norm_num_groups}.")
+            _check(
+                channels % self.norm_num_groups == 0,
+                f"'block_out_channels' {channels} is not a multiple of 'norm_num_groups' {self.norm_num_groups}.",
+            )
 
     @property
     def factor(self):
@@ -294,17 +425,27 @@ class VAEConfig:
     @classmethod
     def read(cls, mapping, where="vae/config.json"):
         """Raises InputError for a key that is unknown or not honoured."""
-        widths = _tuples(mapping.get("block_out_channels", (64,))) if isinstance(mapping, dict) else None
-        if not _is_list(widths, _is_count):  # let the message be about that, not about the number of blocks
-            return _read(cls, mapping, where, cls.NEUTRAL, frozenset(("down_block_types", "up_block_types")))
-        neutral = {**cls.NEUTRAL, "down_block_types": (("DownEncoderBlock2D",) * len(widths),),
-                   "up_block_types": (("UpDecoderBlock2D",) * len(widths),)}
+        widths = (
+            _tuples(mapping.get("block_out_channels", (64,))) if isinstance(mapping, dict) else None
+        )
+        if not _is_list(
+            widths, _is_count
+        ):  # let the message be about that, not about the number of blocks
+            return _read(
+                cls, mapping, where, cls.NEUTRAL, frozenset(("down_block_types", "up_block_types"))
+            )
+        neutral = {
+            **cls.NEUTRAL,
+            "down_block_types": (("DownEncoderBlock2D",) * len(widths),),
+            "up_block_types": (("UpDecoderBlock2D",) * len(widths),),
+        }
         return _read(cls, mapping, where, neutral)
 
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """The noise schedule and the step grid (diffusers' DDIMScheduler, and what it takes over from PNDM's file)."""
+    """The noise schedule and the step grid (diffusers' DDIMScheduler, and what it takes over from
+    PNDM's file)."""
 
     num_train_timesteps: int = 1000
     beta_start: float = 0.0001
@@ -318,23 +459,42 @@ class SchedulerConfig:
     rescale_betas_zero_snr: bool = False
 
     NEUTRAL = {"clip_sample": (False,), "thresholding": (False,)}
-    IGNORED = frozenset("clip_sample_range dynamic_thresholding_ratio sample_max_value skip_prk_steps".split())
+    IGNORED = frozenset(
+        "clip_sample_range dynamic_thresholding_ratio sample_max_value skip_prk_steps".split()
+    )
 
     def __post_init__(self):
-        _check_kinds(self, num_train_timesteps="count", beta_start="beta", beta_end="beta", trained_betas="betas",
-                     set_alpha_to_one="flag", rescale_betas_zero_snr="flag")
-        _check(self.steps_offset == 0 and self.steps_offset is not False or _is_count(self.steps_offset),
-               f"'steps_offset' is {self.steps_offset!r}, expected a whole number from 0 up.")
-        for name, known in (("prediction_type", ("epsilon", "v_prediction")),
-                            ("timestep_spacing", ("leading", "trailing", "linspace")),
-                            ("beta_schedule", ("linear", "scaled_linear", "squaredcos_cap_v2"))):
-            _check(getattr(self, name) in known, f"{name!r} is {getattr(self, name)!r}, implemented are {', '.join(known)}.")
+        _check_kinds(
+            self,
+            num_train_timesteps="count",
+            beta_start="beta",
+            beta_end="beta",
+            trained_betas="betas",
+            set_alpha_to_one="flag",
+            rescale_betas_zero_snr="flag",
+        )
+        _check(
+            self.steps_offset == 0
+            and self.steps_offset is not False
+            or _is_count(self.steps_offset),
+            f"'steps_offset' is {self.steps_offset!r}, expected a whole number from 0 up.",
+        )
+        for name, known in (
+            ("prediction_type", ("epsilon", "v_prediction")),
+            ("timestep_spacing", ("leading", "trailing", "linspace")),
+            ("beta_schedule", ("linear", "scaled_linear", "squaredcos_cap_v2")),
+        ):
+            _check(
+                getattr(self, name) in known,
+                f"{name!r} is {getattr(self, name)!r}, implemented are {', '.join(known)}.",
+            )
 
     @classmethod
     def read(cls, mapping, where="scheduler/scheduler_config.json"):
         """Raises InputError for a key that is unknown or not honoured.
 
-        `clip_sample` must be false: clipping latents to [-1, 1] makes no sense, and a clipped step cannot be inverted.
+        `clip_sample` must be false: clipping latents to [-1, 1] makes no sense, and a clipped step
+        cannot be inverted.
         """
         return _read(cls, mapping, where, cls.NEUTRAL, cls.IGNORED)
 
@@ -345,9 +505,13 @@ def read_json(path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: the model folder is not complete, copy or download it again.") from None
+        raise InputError(
+            f"{path} is missing: the model folder is not complete, copy or download it again."
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}): copy or download it again.") from None
+        raise InputError(
+            f"{path} cannot be read as JSON ({error}): copy or download it again."
+        ) from None
 
 
 def read_index(path):
@@ -362,7 +526,15 @@ def read_index(path):
         raise InputError(f"{path} has no 'weight_map': copy or download it again.")
     shards = {}
     for key, name in weight_map.items():
-        if not isinstance(name, str) or Path(name).name != name or name in ("", "..") or "\\" in name or "\0" in name:
-            raise InputError(f"{path} refers to {name!r} outside its folder: do not use files from this source.")
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or name in ("", "..")
+            or "\\" in name
+            or "\0" in name
+        ):
+            raise InputError(
+                f"{path} refers to {name!r} outside its folder: do not use files from this source."
+            )
         shards.setdefault(name, set()).add(key)
     return dict(sorted(shards.items()))

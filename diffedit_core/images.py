@@ -1,7 +1,8 @@
 """The edge where pictures come in and go out: files and PIL on one side, numpy arrays on the other.
 
-A picture is a PIL image in mode RGB; `image` is [B,3,H,W] float32 in [-1,1]; a mask is [h,w] float32 in [0,1], 1 where
-the edit happens. Sizes are (W, H) where PIL is meant and (H, W) where an array is. Needs no model and no MindSpore.
+A picture is a PIL image in mode RGB; `image` is [B,3,H,W] float32 in [-1,1]; a mask is [h,w]
+float32 in [0,1], 1 where the edit happens. Sizes are (W, H) where PIL is meant and (H, W) where an
+array is. Needs no model and no MindSpore.
 """
 
 import math
@@ -19,18 +20,40 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps, Unidentified
 from .errors import InputError
 
 MAX_PIXELS = 100_000_000
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF",
-           ".tiff": "TIFF"}  # no GIF: 256 colours ruin a photograph
-OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "TIFF": {"compression": "tiff_lzw"}}
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}  # no GIF: 256 colours ruin a photograph
+OPTIONS = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+    "TIFF": {"compression": "tiff_lzw"},
+}
 # Dark to bright; the lightness L* rises in nearly equal steps: 1, 18, 34, 51, 68, 84, 97.
-HEAT = np.array([(10, 8, 30), (66, 18, 106), (140, 40, 110), (212, 72, 66), (245, 140, 30), (250, 205, 70),
-                 (252, 250, 200)], np.float64)
+HEAT = np.array(
+    [
+        (10, 8, 30),
+        (66, 18, 106),
+        (140, 40, 110),
+        (212, 72, 66),
+        (245, 140, 30),
+        (250, 205, 70),
+        (252, 250, 200),
+    ],
+    np.float64,
+)
 OUTLINE = (60, 255, 240)
 CELL = 256  # px; in narrower cells the labels are hard to read
 
 
 def load_image(source):
-    """Read a picture upright and as RGB: transparency over white, 16-bit grey scaled, the first frame of several.
+    """Read a picture upright and as RGB: transparency over white, 16-bit grey scaled, the first
+    frame of several.
 
     Args: source: file name or PIL image. Its metadata (EXIF, colour profile) is not kept.
     Returns: PIL image, RGB.
@@ -45,9 +68,11 @@ def load_image(source):
 def load_mask(source, size):
     """Read a mask at its own resolution; a soft one stays soft, transparency counts as 0.
 
-    Args: source: file name, PIL image, or array [h,w] of bool or numbers in [0,1]; size: the picture's (W, H), px.
+    Args: source: file name, PIL image, or array [h,w] of bool or numbers in [0,1]; size: the
+        picture's (W, H), px.
     Returns: float32 [h,w] in [0,1].
-    Raises: InputError: unreadable, NaN, out of range, or not of the picture's shape (within 2 % or one cell).
+    Raises: InputError: unreadable, NaN, out of range, or not of the picture's shape (within 2 % or
+        one cell).
     """
     name = "the given mask"
     if not isinstance(source, (str, os.PathLike, Image.Image)):
@@ -55,27 +80,43 @@ def load_mask(source, size):
     else:
         picture, name = _read(source, name)
         deep = _is_deep(picture)
-        mask = _deep_levels(picture, name) if deep else np.float32(_flatten(picture, "black").convert("L")) / 255
+        mask = (
+            _deep_levels(picture, name)
+            if deep
+            else np.float32(_flatten(picture, "black").convert("L")) / 255
+        )
     (h, w), (width, height) = mask.shape, size
-    # The second term: rounding up a small grid, 13x10 for 100x75, moves the ratio by up to one cell.
+    # The second term: rounding up a small grid, 13x10 for 100x75, moves the ratio by up to one
+    # cell.
     if abs(w * height - h * width) > max(0.02 * w * height, max(size) - 1):
-        raise InputError(f"{name} is {w}x{h} but the picture is {width}x{height}: "
-                         "give a mask of the picture's shape, at any resolution.")
+        raise InputError(
+            f"{name} is {w}x{h} but the picture is {width}x{height}: "
+            "give a mask of the picture's shape, at any resolution."
+        )
     return mask
 
 
 def _read(source, what):
-    """Decode a picture and turn it upright -> (PIL image of any mode, its name); each failure becomes one sentence."""
+    """Decode a picture and turn it upright -> (PIL image of any mode, its name); each failure
+    becomes one sentence."""
     given = isinstance(source, Image.Image)
     name = what if given else str(source)
     too_large = f"{name} has more than {MAX_PIXELS // 1_000_000} megapixels: make it smaller first."
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are fine here
-            with nullcontext(source) if given else Image.open(_existing_file(source, what)) as image:
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow warns of odd metadata and of sizes that are fine here
+            with (
+                nullcontext(source) if given else Image.open(_existing_file(source, what))
+            ) as image:
                 if 0 in image.size:
-                    raise InputError(f"{name} has no pixels ({image.width}x{image.height}): give another picture.")
-                if image.width * image.height > MAX_PIXELS:  # the header's word, before anything is decoded
+                    raise InputError(
+                        f"{name} has no pixels ({image.width}x{image.height}): give another picture."
+                    )
+                if (
+                    image.width * image.height > MAX_PIXELS
+                ):  # the header's word, before anything is decoded
                     raise InputError(too_large)
                 return ImageOps.exif_transpose(image), name
     except InputError:
@@ -87,14 +128,20 @@ def _read(source, what):
     except Image.DecompressionBombError:
         raise InputError(too_large) from None
     except UnidentifiedImageError:
-        raise InputError(f"{name} is not a picture in a known format: convert it to PNG or JPEG.") from None
+        raise InputError(
+            f"{name} is not a picture in a known format: convert it to PNG or JPEG."
+        ) from None
     except Exception as error:  # on damaged files Pillow's decoders raise a dozen different types
-        raise InputError(f"{name} is damaged or cut short ({error}): save or download it again.") from error
+        raise InputError(
+            f"{name} is damaged or cut short ({error}): save or download it again."
+        ) from error
 
 
 def _existing_file(source, what):
     if not isinstance(source, (str, os.PathLike)):
-        raise InputError(f"{what} is of type {type(source).__name__}: give a file name or a PIL image.")
+        raise InputError(
+            f"{what} is of type {type(source).__name__}: give a file name or a PIL image."
+        )
     if str(source).lower().startswith(("http://", "https://")):
         raise InputError(f"{source} is a web address: download it first, then give the file.")
     path = Path(source)
@@ -110,20 +157,24 @@ def _is_deep(picture):
 
 
 def _deep_levels(picture, name):
-    """Grey of 16 bits (I;16, or I as Pillow reads some of those files) or floats in [0,1] -> float32 [h,w] in [0,1].
+    """Grey of 16 bits (I;16, or I as Pillow reads some of those files) or floats in [0,1] ->
+    float32 [h,w] in [0,1].
 
     Pillow's own `convert("L")` clips these modes at 255 instead of scaling them.
     """
     white = 1 if picture.mode == "F" else 65535
     levels = np.asarray(picture).astype(np.float32)
     if not (levels.min() >= 0 and levels.max() <= white):  # NaN fails too
-        raise InputError(f"{name} holds grey values from {levels.min():g} to {levels.max():g} instead of 0 to {white}, "
-                         "so its white is unknown: save it with 8 or 16 bits.")
+        raise InputError(
+            f"{name} holds grey values from {levels.min():g} to {levels.max():g} instead of 0 to {white}, "
+            "so its white is unknown: save it with 8 or 16 bits."
+        )
     return levels / white
 
 
 def _flatten(picture, ground):
-    """Any other mode -> RGB over the ground colour; the info (a CMYK profile, say, wrong for RGB) stays behind."""
+    """Any other mode -> RGB over the ground colour; the info (a CMYK profile, say, wrong for RGB)
+    stays behind."""
     picture = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", picture.size, ground), picture).convert("RGB")
 
@@ -132,12 +183,18 @@ def _checked_mask_array(source):
     try:
         mask = np.array(source, np.float32)
     except (TypeError, ValueError):
-        raise InputError(f"a mask of type {type(source).__name__} is not understood: "
-                         "give a file name, a PIL image or an array [h,w].") from None
+        raise InputError(
+            f"a mask of type {type(source).__name__} is not understood: "
+            "give a file name, a PIL image or an array [h,w]."
+        ) from None
     if mask.ndim != 2 or mask.size == 0:
-        raise InputError(f"a mask array must have the shape [h,w], not {list(mask.shape)}: give one mask per picture.")
+        raise InputError(
+            f"a mask array must have the shape [h,w], not {list(mask.shape)}: give one mask per picture."
+        )
     if not (mask.min() >= 0 and mask.max() <= 1):  # NaN fails too
-        raise InputError(f"the mask array's values run from {mask.min():g} to {mask.max():g}: scale them to [0, 1].")
+        raise InputError(
+            f"the mask array's values run from {mask.min():g} to {mask.max():g}: scale them to [0, 1]."
+        )
     return mask
 
 
@@ -151,7 +208,9 @@ def to_array(pictures):
     sizes = sorted({picture.size for picture in pictures})
     if len(sizes) != 1:
         found = ", ".join(f"{w}x{h}" for w, h in sizes) or "an empty list"
-        raise InputError(f"the pictures of a batch must have one size, not {found}: edit them one at a time.")
+        raise InputError(
+            f"the pictures of a batch must have one size, not {found}: edit them one at a time."
+        )
     pixels = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32) / 127.5 - 1
 
@@ -166,7 +225,10 @@ def to_pil(image):
     image = np.asarray(image, np.float32)
     if np.isnan(image).any():
         raise InputError("the image holds NaN: run again in float32.")
-    return [Image.fromarray(pixels) for pixels in _round_half_up((image.transpose(0, 2, 3, 1) + 1) * 127.5)]
+    return [
+        Image.fromarray(pixels)
+        for pixels in _round_half_up((image.transpose(0, 2, 3, 1) + 1) * 127.5)
+    ]
 
 
 def _round_half_up(values):
@@ -186,7 +248,7 @@ def pad_to_multiple(image, multiple):
 
 def crop(image, size):
     """[...,H8,W8] -> its top left [...,H,W]."""
-    return image[..., :size[0], :size[1]]
+    return image[..., : size[0], : size[1]]
 
 
 def _pad_edges(array, size):
@@ -195,10 +257,12 @@ def _pad_edges(array, size):
 
 
 def resize_mask(mask, size):
-    """Exact box filter: each new cell is the mask's mean over the area it covers. Law: the mean stays.
+    """Exact box filter: each new cell is the mask's mean over the area it covers. Law: the mean
+    stays.
 
-    Upwards this repeats cells, and mixes two only where their edge falls inside a pixel. Bilinear would soften a hard
-    mask. Pillow's BOX is not used: it counts a partly covered cell fully or not at all.
+    Upwards this repeats cells, and mixes two only where their edge falls inside a pixel. Bilinear
+    would soften a hard mask. Pillow's BOX is not used: it counts a partly covered cell fully or not
+    at all.
 
     Args: mask: [h,w]; size: (H, W).
     Returns: float32 [H,W].
@@ -208,9 +272,12 @@ def resize_mask(mask, size):
 
 
 def _overlap(old, new):
-    """[new,old] float64: the share of each new cell that each old one covers, with integer edges so that 0 is 0."""
+    """[new,old] float64: the share of each new cell that each old one covers, with integer edges so
+    that 0 is 0."""
     i, j = np.arange(new)[:, None], np.arange(old)
-    return np.maximum(np.minimum((i + 1) * old, (j + 1) * new) - np.maximum(i * old, j * new), 0) / old
+    return (
+        np.maximum(np.minimum((i + 1) * old, (j + 1) * new) - np.maximum(i * old, j * new), 0) / old
+    )
 
 
 def mask_to_pixels(mask, size, factor=8):
@@ -222,18 +289,22 @@ def mask_to_pixels(mask, size, factor=8):
     """
     blocks = mask.repeat(factor, axis=0).repeat(factor, axis=1)
     if blocks.shape[0] < size[0] or blocks.shape[1] < size[1]:
-        raise InputError(f"a latent mask {list(mask.shape)} covers {list(blocks.shape)} pixels, not {list(size)}: "
-                         "give the size of the picture that it was made for.")
+        raise InputError(
+            f"a latent mask {list(mask.shape)} covers {list(blocks.shape)} pixels, not {list(size)}: "
+            "give the size of the picture that it was made for."
+        )
     return crop(blocks, size)
 
 
 def mask_to_latents(mask, picture_size, padded, factor=8):
     """Bring a picture's mask to the latent grid of the padded picture, padding it alike.
 
-    Args: mask: [mh,mw] of any resolution over the unpadded picture; one that has the latent grid's shape already lies
-        on that grid and stays; picture_size: (H, W) px; padded: (H8, W8) px, multiples of `factor`.
+    Args: mask: [mh,mw] of any resolution over the unpadded picture; one that has the latent grid's
+        shape already lies on that grid and stays; picture_size: (H, W) px; padded: (H8, W8) px,
+        multiples of `factor`.
     Returns: float32 [H8/factor,W8/factor].
-    Law: mask_to_latents(mask_to_pixels(m, size), size, padded) == m, when padded by less than one cell.
+    Law: mask_to_latents(mask_to_pixels(m, size), size, padded) == m, when padded by less than one
+        cell.
     """
     grid = (padded[0] // factor, padded[1] // factor)
     if mask.shape == grid:
@@ -244,7 +315,8 @@ def mask_to_latents(mask, picture_size, padded, factor=8):
 
 
 def paste_background(source, result, mask, feather=4):
-    """`source + w (result - source)`, `w = mean_k erode^k(mask), k = 0..feather`: a linear ramp inside the mask's edge.
+    """`source + w (result - source)`, `w = mean_k erode^k(mask), k = 0..feather`: a linear ramp
+    inside the mask's edge.
 
     At the picture's border the mask counts as going on, so that no seam shows there.
     Args: source, result: PIL images of one size; mask: [H,W] in [0,1]; feather: px, 0 for none.
@@ -253,7 +325,9 @@ def paste_background(source, result, mask, feather=4):
     Law: where mask == 0 the output is the source bit for bit.
     """
     if not source.size == result.size == mask.shape[::-1]:
-        raise InputError(f"source {source.size}, result {result.size} and mask {mask.shape[::-1]} must have one size.")
+        raise InputError(
+            f"source {source.size}, result {result.size} and mask {mask.shape[::-1]} must have one size."
+        )
     if feather < 0:
         raise InputError(f"feather is {feather}: give 0 or more pixels.")
     layer = total = np.asarray(mask, np.float32)
@@ -261,7 +335,9 @@ def paste_background(source, result, mask, feather=4):
         layer = _erode(layer)
         total = total + layer
     before, after = (np.asarray(picture.convert("RGB"), np.float32) for picture in (source, result))
-    return Image.fromarray(_round_half_up(before + total[..., None] / (feather + 1) * (after - before)))
+    return Image.fromarray(
+        _round_half_up(before + total[..., None] / (feather + 1) * (after - before))
+    )
 
 
 def _erode(mask):
@@ -280,19 +356,29 @@ def check_writable(path, picture=True):
     if os.path.isdir(target):
         raise InputError(f"{path} is a folder: give a file name inside it.")
     if picture and Path(path).suffix.lower() not in FORMATS:
-        raise InputError(f"{path} does not end in a known picture suffix: use one of {' '.join(FORMATS)}.")
+        raise InputError(
+            f"{path} does not end in a known picture suffix: use one of {' '.join(FORMATS)}."
+        )
     if not os.path.isdir(folder):
         raise InputError(f"the folder of {path} does not exist: create it first.")
-    if os.path.exists(target) and not os.path.isfile(target):  # renaming onto /dev/null would destroy it
+    if os.path.exists(target) and not os.path.isfile(
+        target
+    ):  # renaming onto /dev/null would destroy it
         raise InputError(f"{path} is not an ordinary file: give another name.")
-    if not os.access(folder, os.W_OK | os.X_OK) or os.path.exists(target) and not os.access(target, os.W_OK):
+    if (
+        not os.access(folder, os.W_OK | os.X_OK)
+        or os.path.exists(target)
+        and not os.access(target, os.W_OK)
+    ):
         raise InputError(f"{path} cannot be written: change its permissions or give another name.")
 
 
 def save_atomically(path, content):
-    """Write all or nothing: under a temporary name beside the final one, then renamed. Same input, same bytes.
+    """Write all or nothing: under a temporary name beside the final one, then renamed. Same input,
+    same bytes.
 
-    Args: path: file name, its suffix chooses the format; content: PIL image, or bytes that are written as they are.
+    Args: path: file name, its suffix chooses the format; content: PIL image, or bytes that are
+        written as they are.
     Raises: InputError: as `check_writable`, or the disk or the format refuses.
     """
     picture = isinstance(content, Image.Image)
@@ -300,10 +386,14 @@ def save_atomically(path, content):
     target = Path(os.path.realpath(path))  # a link stays a link
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        temporary.write_bytes(_encode(content, FORMATS[Path(path).suffix.lower()]) if picture else content)
+        temporary.write_bytes(
+            _encode(content, FORMATS[Path(path).suffix.lower()]) if picture else content
+        )
         os.replace(temporary, target)
     except OSError as error:
-        raise InputError(f"{path} could not be written ({error.strerror or error}): give another place.") from error
+        raise InputError(
+            f"{path} could not be written ({error.strerror or error}): give another place."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -317,8 +407,8 @@ def _encode(picture, encoder):
 def heat_map(noise_map):
     """Colour a map from dark, 0, to bright, its maximum.
 
-    Args: noise_map: [h,w] >= 0, any unit; clamp it first if a few peaks would darken the rest, and pass
-        `mask_to_pixels(noise_map, size)` to get the picture's size.
+    Args: noise_map: [h,w] >= 0, any unit; clamp it first if a few peaks would darken the rest, and
+        pass `mask_to_pixels(noise_map, size)` to get the picture's size.
     Returns: PIL image, RGB.
     Raises: InputError: NaN or infinity.
     """
@@ -327,11 +417,14 @@ def heat_map(noise_map):
         raise InputError("the noise map holds NaN or infinity: run again in float32.")
     levels = levels / max(levels.max(), 1e-30)
     anchors = np.linspace(0, 1, len(HEAT))
-    return Image.fromarray(_round_half_up(np.stack([np.interp(levels, anchors, c) for c in HEAT.T], axis=-1)))
+    return Image.fromarray(
+        _round_half_up(np.stack([np.interp(levels, anchors, c) for c in HEAT.T], axis=-1))
+    )
 
 
 def overlay(picture, mask):
-    """The picture, dim and half grey outside the mask, with a bright line just inside the mask's edge (at 0.5).
+    """The picture, dim and half grey outside the mask, with a bright line just inside the mask's
+    edge (at 0.5).
 
     Args: picture: PIL image; mask: [H,W] in [0,1].
     Returns: PIL image, RGB.
@@ -341,14 +434,17 @@ def overlay(picture, mask):
     shown = np.asarray(mask, np.float32)[..., None]
     out = shown * pixels + (1 - shown) * 0.22 * (pixels + grey)
     core = inside = np.float32(np.asarray(mask) >= 0.5)
-    for _ in range(max(1, round(min(picture.size) / 200))):  # the line looks equally wide at every size
+    for _ in range(
+        max(1, round(min(picture.size) / 200))
+    ):  # the line looks equally wide at every size
         core = _erode(core)
     out[inside > core] = OUTLINE
     return Image.fromarray(_round_half_up(out))
 
 
 def labelled_grid(cells):
-    """A row of pictures on white with a label above each; small ones are enlarged by a whole factor.
+    """A row of pictures on white with a label above each; small ones are enlarged by a whole
+    factor.
 
     Args: cells: list of (label, PIL image), e.g. source, heat map, mask over source, result.
     Returns: PIL image, RGB.
@@ -359,14 +455,21 @@ def labelled_grid(cells):
     font, gap = ImageFont.load_default(max(16, width // 18)), max(10, width // 24)
     labels = ["\n".join(_wrap(label, font, width)) for label, _ in cells]
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    top = 2 * gap + max(math.ceil(measure.multiline_textbbox((0, 0), label, font)[3]) for label in labels)
+    top = 2 * gap + max(
+        math.ceil(measure.multiline_textbbox((0, 0), label, font)[3]) for label in labels
+    )
     sheet = Image.new("RGB", (len(cells) * (width + gap) + gap, top + height + gap), "white")
     draw = ImageDraw.Draw(sheet)
     for index, (label, (_, picture)) in enumerate(zip(labels, cells)):
         left = gap + index * (width + gap)
-        draw.multiline_text((left + width / 2, top - gap), label, "#202020", font, anchor="md", align="center")
-        large = ImageOps.scale(picture.convert("RGB"), max(1, min(width // picture.width, height // picture.height)),
-                               Image.Resampling.NEAREST)
+        draw.multiline_text(
+            (left + width / 2, top - gap), label, "#202020", font, anchor="md", align="center"
+        )
+        large = ImageOps.scale(
+            picture.convert("RGB"),
+            max(1, min(width // picture.width, height // picture.height)),
+            Image.Resampling.NEAREST,
+        )
         sheet.paste(large, (left + (width - large.width) // 2, top + (height - large.height) // 2))
     return sheet
 
@@ -380,14 +483,17 @@ def _wrap(label, font, width):
 
 
 def make_image_grid(images, rows, cols, resize=None):
-    """Paste pictures row by row into cells of the first one's size; interface of diffusers' function of that name.
+    """Paste pictures row by row into cells of the first one's size; interface of diffusers'
+    function of that name.
 
     Args: images: rows * cols PIL images; resize: px, makes each a square of that side first.
     Returns: PIL image, RGB.
     Raises: InputError (a ValueError): another number of pictures.
     """
     if not images or len(images) != rows * cols:
-        raise InputError(f"a grid of {rows} rows and {cols} columns needs {rows * cols} pictures, not {len(images)}.")
+        raise InputError(
+            f"a grid of {rows} rows and {cols} columns needs {rows * cols} pictures, not {len(images)}."
+        )
     if resize is not None:
         images = [picture.resize((resize, resize)) for picture in images]
     width, height = images[0].size

@@ -1,13 +1,15 @@
-"""Integrators of the probability-flow ODE, up towards the noise and down towards the picture. No model in sight.
+"""Integrators of the probability-flow ODE, up towards the noise and down towards the picture. No
+model in sight.
 
-All have one contract: `step(denoise, state, levels, i, j) -> State` takes the state at level i to its neighbour j.
-`denoise(x, k) -> (x0, eps)` stands for the model with its guidance, asked about x as a latent of level k; `levels` is
-`schedule.Levels`. A journey begins with `State(x)`. The functions are pure: what an integrator carries is in its state.
+All have one contract: `step(denoise, state, levels, i, j) -> State` takes the state at level i to
+its neighbour j. `denoise(x, k) -> (x0, eps)` stands for the model with its guidance, asked about x
+as a latent of level k; `levels` is `schedule.Levels`. A journey begins with `State(x)`. The
+functions are pure: what an integrator carries is in its state.
 
 Latents are MindSpore tensors or numpy arrays of any float dtype.
 
-With u = x / sqrt(a) and tau = sqrt(1/a - 1) the ODE is du = eps dtau (DiffEdit, arXiv 2210.11427, eq. 3).
-tests/laws.py has the laws and says which of them hold for which integrator.
+With u = x / sqrt(a) and tau = sqrt(1/a - 1) the ODE is du = eps dtau (DiffEdit, arXiv 2210.11427,
+eq. 3). tests/laws.py has the laws and says which of them hold for which integrator.
 """
 
 import functools
@@ -39,9 +41,11 @@ class State(NamedTuple):
     """Everything that an integrator carries from level to level.
 
     latents: [B,C,h,w] at the level that the state is at.
-    partner: a second latent that belongs to the state, or None: EDICT's y (None: equal to the first), BELM's latent of the
-        level below (None: not known yet). It is blended as the first is.
-    history: (level, x0 [B,C,h,w]) of the step before, or None; only ever used to continue in the same direction.
+    partner: a second latent that belongs to the state, or None: EDICT's y (None: equal to the
+        first), BELM's latent of the level below (None: not known yet). It is blended as the first
+        is.
+    history: (level, x0 [B,C,h,w]) of the step before, or None; only ever used to continue in the
+        same direction.
     note: `Note` of the step that led here, or None.
     """
 
@@ -52,14 +56,16 @@ class State(NamedTuple):
 
 
 def ddim(denoise, state, levels, i, j, sigma=0.0):
-    """DDIM: Euler's method for the ODE. x_j = sqrt(a_j) x0 + sqrt(1 - a_j - sigma^2) eps, both predicted at level i.
+    """DDIM: Euler's method for the ODE. x_j = sqrt(a_j) x0 + sqrt(1 - a_j - sigma^2) eps, both
+    predicted at level i.
 
     Args:
         denoise, levels, i, j: as in the head of this file; any two levels.
         state: latents [B,C,h,w] at level i.
         sigma: standard deviation of the noise that the caller adds afterwards.
     Source: Song et al. 2021 (arXiv 2010.02502), eq. 12; DiffEdit, eq. 2.
-    Laws: first order; one evaluation in a step; independent of the way, not reversible: the way back asks at other points.
+    Laws: first order; one evaluation in a step; independent of the way, not reversible: the way
+        back asks at other points.
     """
     x0, eps = denoise(state.latents, i)
     return State(S.add_noise(x0, eps, levels.alphas[j], sigma))
@@ -73,11 +79,13 @@ def log_snr(alpha):
 
 
 def dpmpp_2m(denoise, state, levels, i, j):
-    """DPM-Solver++ (2M): the picture predicted at level i and at the one before, extrapolated linearly in lambda.
+    """DPM-Solver++ (2M): the picture predicted at level i and at the one before, extrapolated
+    linearly in lambda.
 
-    x_j = (s_j/s_i) x_i - sqrt(a_j) (e^(-h) - 1) D with D = x0_i + (x0_i - x0_before) h / (2 h_before), s = sqrt(1-a),
-    h = lambda_j - lambda_i. The first step of a journey, and one that touches a level without noise or without signal,
-    is DDIM's, which is the same with D = x0_i. Inversion is the same formula on the way up.
+    x_j = (s_j/s_i) x_i - sqrt(a_j) (e^(-h) - 1) D with D = x0_i + (x0_i - x0_before) h / (2
+    h_before), s = sqrt(1-a), h = lambda_j - lambda_i. The first step of a journey, and one that
+    touches a level without noise or without signal, is DDIM's, which is the same with D = x0_i.
+    Inversion is the same formula on the way up.
 
     Args, Returns: as `ddim`; i and j neighbours.
     Source: Lu et al. 2022 (arXiv 2211.01095), algorithm 2.
@@ -95,18 +103,20 @@ def dpmpp_2m(denoise, state, levels, i, j):
 
 
 def edict(denoise, state, levels, i, j, mixing=MIXING):
-    """EDICT: two latents that step with each other's prediction, so that every operation can be undone.
+    """EDICT: two latents that step with each other's prediction, so that every operation can be
+    undone.
 
-    Down from i: x' = S(x, eps(y)), y' = S(y, eps(x')), x_j = p x' + (1-p) y', y_j = p y' + (1-p) x_j, with S the DDIM step
-    for a given eps, and both eps asked at level i. Up: the same four lines solved backwards, last first. Which of the two
-    steps first alternates with the level.
+    Down from i: x' = S(x, eps(y)), y' = S(y, eps(x')), x_j = p x' + (1-p) y', y_j = p y' + (1-p)
+    x_j, with S the DDIM step for a given eps, and both eps asked at level i. Up: the same four
+    lines solved backwards, last first. Which of the two steps first alternates with the level.
 
     Args, Returns: as `ddim`; i and j neighbours. `mixing` is p in (0,1].
     Raises:
         InputError: a level without signal, from which a DDIM step with a given eps cannot leave.
-    Source: Wallace et al. 2022 (arXiv 2211.12446), sections 4.2 and 4.3; the alternation as in the authors' program.
-    Laws: up then down, and down then up, give both latents back. Without the model x - y grows by 1/p^2 in a step up and
-        shrinks by p^2 in a step down.
+    Source: Wallace et al. 2022 (arXiv 2211.12446), sections 4.2 and 4.3; the alternation as in the
+        authors' program.
+    Laws: up then down, and down then up, give both latents back. Without the model x - y grows by
+        1/p^2 in a step up and shrinks by p^2 in a step down.
     """
     noisy, p = max(i, j), mixing
     _need_signal(levels, noisy, "EDICT")
@@ -131,16 +141,18 @@ def belm(denoise, state, levels, i, j):
     """O-BELM: an explicit two-step rule that reads the same in both directions.
 
     With h_k = tau_k - tau_(k-1), q = h_k/h_(k+1):
-    u_(k-1) = q^2 u_(k+1) + (1 - q^2) u_k - h_k (1 + q) eps_k, and up the same line solved for u_(k+1).
-    It is the only combination of these three terms whose error is of the third order in a step (Taylor in tau). The state
-    at level i is (x_i, x_(i-1)). A journey begins with one DDIM step.
+    u_(k-1) = q^2 u_(k+1) + (1 - q^2) u_k - h_k (1 + q) eps_k, and up the same line solved for
+    u_(k+1). It is the only combination of these three terms whose error is of the third order in a
+    step (Taylor in tau). The state at level i is (x_i, x_(i-1)). A journey begins with one DDIM
+    step.
 
     Args, Returns: as `ddim`; i and j neighbours.
     Raises:
         InputError: a level without signal, where tau is infinite.
     Source: Wang et al. 2024 (arXiv 2410.07273), the O-BELM update.
-    Laws: second order; up then down, and down then up, give the state back. Without the model an error in u_i - u_(i-1)
-        grows on the way up as h^2 (and alternates), and shrinks on the way down.
+    Laws: second order; up then down, and down then up, give the state back. Without the model an
+        error in u_i - u_(i-1) grows on the way up as h^2 (and alternates), and shrinks on the way
+        down.
     """
     _need_signal(levels, max(i, j), "BELM")
     x, behind = state.latents, state.partner
@@ -158,9 +170,11 @@ def _belm_next(denoise, levels, x, other, k, before, after):
     if other is None or tau(k) == tau(before):
         return S.ddim_step(x, eps, levels.alphas[k], levels.alphas[after])
     q = step / (tau(k) - tau(before))
-    return (S.scalar(q * q * signal[after] / signal[before], x) * other
-            + S.scalar((1 - q * q) * signal[after] / signal[k], x) * x
-            + S.scalar(step * (1 + q) * signal[after], x) * eps)
+    return (
+        S.scalar(q * q * signal[after] / signal[before], x) * other
+        + S.scalar((1 - q * q) * signal[after] / signal[k], x) * x
+        + S.scalar(step * (1 + q) * signal[after], x) * eps
+    )
 
 
 def _tau(levels, k):
@@ -169,24 +183,30 @@ def _tau(levels, k):
 
 def _need_signal(levels, k, name):
     if levels.alphas[k] <= 0:
-        raise InputError(f"{name} cannot reach a level whose alphas_cumprod is 0: use ddim or dpmpp_2m there.")
+        raise InputError(
+            f"{name} cannot reach a level whose alphas_cumprod is 0: use ddim or dpmpp_2m there."
+        )
 
 
 def fixed_point(denoise, state, levels, i, j, tolerance=TOLERANCE, iterations=ITERATIONS, memory=0):
-    """DDIM whose way up is the exact inverse of its way down: the x_j from which a DDIM step comes to x_i.
+    """DDIM whose way up is the exact inverse of its way down: the x_j from which a DDIM step comes
+    to x_i.
 
-    Iterates x <- g(x) = S(x_i, eps(x, j)), the DDIM step up with the eps of its own destination, from x = x_i. Every
-    picture of the batch stops by itself: when the correction |g(x) - x| is at most the tolerance times the latents, or when it
-    has not shrunk twice in a row, where the iteration does not contract; then, as after the last iteration, the iterate with
-    the smallest correction is the result.
+    Iterates x <- g(x) = S(x_i, eps(x, j)), the DDIM step up with the eps of its own destination,
+    from x = x_i. Every picture of the batch stops by itself: when the correction |g(x) - x| is at
+    most the tolerance times the latents, or when it has not shrunk twice in a row, where the
+    iteration does not contract; then, as after the last iteration, the iterate with the smallest
+    correction is the result.
 
-    Args, Returns: as `ddim`; i and j neighbours. The state's `note` has residual and evaluations of a step up.
+    Args, Returns: as `ddim`; i and j neighbours. The state's `note` has residual and evaluations of
+        a step up.
         memory: 0, or how many earlier iterates Anderson acceleration combines.
     Raises:
         InputError: a level without signal, which determines nothing.
-    Source: Pan et al. 2023 (AIDI, arXiv 2309.04907), section 3; Garibi et al. 2024 (ReNoise, arXiv 2403.14602); Walker &
-        Ni 2011 for the acceleration.
-    Law: where g contracts, up then down gives the latents back within the tolerance times the way's amplification.
+    Source: Pan et al. 2023 (AIDI, arXiv 2309.04907), section 3; Garibi et al. 2024 (ReNoise, arXiv
+        2403.14602); Walker & Ni 2011 for the acceleration.
+    Law: where g contracts, up then down gives the latents back within the tolerance times the way's
+        amplification.
     """
     if j < i:
         return ddim(denoise, state, levels, i, j)
@@ -209,7 +229,7 @@ def fixed_point(denoise, state, levels, i, j, tolerance=TOLERANCE, iterations=IT
         worse = np.where(size < last, 0, worse + 1)
         running &= (size > tolerance) & (worse < 2)
         last = size
-        points, values = [*points, point][-memory - 1:], [*values, value][-memory - 1:]
+        points, values = [*points, point][-memory - 1 :], [*values, value][-memory - 1 :]
         x = _like(anderson(points, values), start)
     note = Note(count, float(least.max()), float(ratio.max()), bool((least <= tolerance).all()))
     return State(_like(best, start), note=note)
@@ -230,10 +250,13 @@ def _norm(x):
 
 
 def anderson(points, values):
-    """The next iterate from earlier points x_k and values g(x_k), [B,...] each, oldest first; row by row.
+    """The next iterate from earlier points x_k and values g(x_k), [B,...] each, oldest first; row
+    by row.
 
-    x = g_m - sum c_k (g_(k+1) - g_k) with the c that make the same combination of the corrections f = g - x least.
-    Source: Walker & Ni 2011 (Anderson acceleration for fixed-point iterations), eq. 2.3. With one point it is g itself.
+    x = g_m - sum c_k (g_(k+1) - g_k) with the c that make the same combination of the corrections f
+    = g - x least.
+    Source: Walker & Ni 2011 (Anderson acceleration for fixed-point iterations), eq. 2.3. With one
+        point it is g itself.
     """
     result = values[-1].copy()
     if len(points) == 1:
@@ -247,16 +270,24 @@ def anderson(points, values):
 
 
 INTEGRATORS = {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "edict": edict, "belm": belm}
-INVERSIONS = {"explicit": None, "fixed_point": fixed_point,
-              "anderson": functools.partial(fixed_point, memory=ANDERSON_MEMORY)}  # of DDIM
+INVERSIONS = {
+    "explicit": None,
+    "fixed_point": fixed_point,
+    "anderson": functools.partial(fixed_point, memory=ANDERSON_MEMORY),
+}  # of DDIM
 EXACT = ("edict", "belm")
 
 
 def evaluations(integrator, inversion, steps):
-    """Calls of `denoise` on the way (up, down) of so many steps that begins at the clean picture and turns round.
+    """Calls of `denoise` on the way (up, down) of so many steps that begins at the clean picture
+    and turns round.
 
     For an iterated inversion the first is the most that it can take.
     """
-    up = steps * ITERATIONS if inversion != "explicit" else steps * 2 if integrator == "edict" else steps
+    up = (
+        steps * ITERATIONS
+        if inversion != "explicit"
+        else steps * 2 if integrator == "edict" else steps
+    )
     down = {"edict": 2 * steps, "belm": steps - 1}.get(integrator, steps)
     return up, down

@@ -1,11 +1,13 @@
 """The only file that knows a device.
 
-Every operation of the models stands here once as a readable `reference` and, where that pays, as a faster lowering for a
-device. `LOWERINGS` is the table that decides; a model passes its `kernels` name ("reference", "cpu", "ascend") down to
-the functions at the end of this file. A test compares each lowering with its reference.
+Every operation of the models stands here once as a readable `reference` and, where that pays, as a
+faster lowering for a device. `LOWERINGS` is the table that decides; a model passes its `kernels`
+name ("reference", "cpu", "ascend") down to the functions at the end of this file. A test compares
+each lowering with its reference.
 
-The CPU lowerings were chosen by measurement on MindSpore 2.8 (oneDNN 2.2, two cores); `benchmarks/kernels.py` repeats it.
-The Ascend lowerings are written from MindSpore's documentation and have not been run on such a device.
+The CPU lowerings were chosen by measurement on MindSpore 2.8 (oneDNN 2.2, two cores);
+`benchmarks/kernels.py` repeats it. The Ascend lowerings are written from MindSpore's documentation
+and have not been run on such a device.
 """
 
 import math
@@ -18,9 +20,13 @@ from . import params as P
 
 SCORE_BYTES = 32 << 20  # attention computes at most this many bytes of scores at a time on a CPU
 PICTURE_BYTES = 16 << 20  # a linear layer of larger pictures takes them one after the other
-FEED_FORWARD_BYTES = 4 << 20  # the feed-forward at most this many of its wide layer, or FEED_FORWARD_ROWS rows
+FEED_FORWARD_BYTES = (
+    4 << 20
+)  # the feed-forward at most this many of its wide layer, or FEED_FORWARD_ROWS rows
 FEED_FORWARD_ROWS = 256
-CELLS = {"cpu": 4096}  # latent cells that the UNet takes at a time: more of them gain no speed there, but cost memory
+CELLS = {
+    "cpu": 4096
+}  # latent cells that the UNet takes at a time: more of them gain no speed there, but cost memory
 
 
 def device():
@@ -29,12 +35,14 @@ def device():
 
 
 def default_kernels():
-    """The lowering for the device that MindSpore uses: "ascend" or "cpu"; "reference" elsewhere (a GPU, say)."""
+    """The lowering for the device that MindSpore uses: "ascend" or "cpu"; "reference" elsewhere (a
+    GPU, say)."""
     return {"CPU": "cpu", "Ascend": "ascend"}.get(device(), "reference")
 
 
 def rows_at_once(kernels, rows, cells):
-    """How many of the latents of a batch, of so many cells each, to run at once: a divisor of their number."""
+    """How many of the latents of a batch, of so many cells each, to run at once: a divisor of their
+    number."""
     most = max(1, CELLS.get(kernels, rows * cells) // cells)
     return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= most)
 
@@ -43,7 +51,8 @@ def locate_nonfinite(function, params, inputs, static):
     """Run a model operation by operation and name the first one whose result is not finite.
 
     Args:
-        function, params, inputs, static: as given to `graphs.Graph`, whose last static value is the kernels' name.
+        function, params, inputs, static: as given to `graphs.Graph`, whose last static value is the
+            kernels' name.
     Returns:
         A phrase such as "in group_norm with down_blocks.0.resnets.1.norm1.weight".
     """
@@ -58,6 +67,7 @@ def locate_nonfinite(function, params, inputs, static):
             if not np.isfinite(result.astype(ms.float32).asnumpy()).all():
                 raise FloatingPointError(f"in {name} {'with' if own else 'after'} {latest[0]}")
             return result
+
         return run
 
     table = {name: checked(name, lowering) for name, lowering in LOWERINGS[static[-1]].items()}
@@ -68,7 +78,7 @@ def locate_nonfinite(function, params, inputs, static):
     return "in the last operation, or only in the compiled graph"
 
 
-# --- references -------------------------------------------------------------------------------------------------------
+# --- references -----------------------------------------------------------------------------------
 
 
 def conv2d_reference(x, weight, bias, stride, padding):
@@ -76,17 +86,42 @@ def conv2d_reference(x, weight, bias, stride, padding):
     top, bottom, left, right = padding
     batch, c_in, height, width = x.shape
     c_out, _, rows, columns = weight.shape
-    x = ops.concat((ops.zeros((batch, c_in, top, width), x.dtype), x, ops.zeros((batch, c_in, bottom, width), x.dtype)), 2) \
-        if top + bottom else x
+    x = (
+        ops.concat(
+            (
+                ops.zeros((batch, c_in, top, width), x.dtype),
+                x,
+                ops.zeros((batch, c_in, bottom, width), x.dtype),
+            ),
+            2,
+        )
+        if top + bottom
+        else x
+    )
     height = height + top + bottom
-    x = ops.concat((ops.zeros((batch, c_in, height, left), x.dtype), x, ops.zeros((batch, c_in, height, right), x.dtype)), 3) \
-        if left + right else x
+    x = (
+        ops.concat(
+            (
+                ops.zeros((batch, c_in, height, left), x.dtype),
+                x,
+                ops.zeros((batch, c_in, height, right), x.dtype),
+            ),
+            3,
+        )
+        if left + right
+        else x
+    )
     width = width + left + right
     h_out, w_out = (height - rows) // stride + 1, (width - columns) // stride + 1
     y = bias.reshape(1, c_out, 1)
     for i in range(rows):
         for j in range(columns):
-            window = x[:, :, i:i + stride * (h_out - 1) + 1:stride, j:j + stride * (w_out - 1) + 1:stride]
+            window = x[
+                :,
+                :,
+                i : i + stride * (h_out - 1) + 1 : stride,
+                j : j + stride * (w_out - 1) + 1 : stride,
+            ]
             y = y + ops.matmul(weight[:, :, i, j], window.reshape(batch, c_in, h_out * w_out))
     return y.reshape(batch, c_out, h_out, w_out)
 
@@ -98,7 +133,8 @@ def linear_reference(x, weight, bias):
 
 
 def linear_from_picture_reference(x, weight, bias):
-    """Each cell's channels through a linear layer: a 1x1 convolution whose result is a list of cells."""
+    """Each cell's channels through a linear layer: a 1x1 convolution whose result is a list of
+    cells."""
     batch, channels, height, width = x.shape
     return linear_reference(x.reshape(batch, channels, height * width).swapaxes(1, 2), weight, bias)
 
@@ -117,10 +153,14 @@ def geglu_reference(x, weight, bias, weight_out, bias_out):
 
 
 def attention_reference(query, key, value, heads, causal):
-    """softmax(Q K^T / sqrt(d)) V for each head; scores, softmax and products in fp32 (Vaswani et al. 2017, eq. 1)."""
+    """softmax(Q K^T / sqrt(d)) V for each head; scores, softmax and products in fp32 (Vaswani et
+    al. 2017, eq. 1)."""
     batch, length, channels = query.shape
     dim = channels // heads
-    q, k, v = [t.astype(ms.float32).reshape(batch, t.shape[1], heads, dim).swapaxes(1, 2) for t in (query, key, value)]
+    q, k, v = [
+        t.astype(ms.float32).reshape(batch, t.shape[1], heads, dim).swapaxes(1, 2)
+        for t in (query, key, value)
+    ]
     scores = ops.matmul(q, k.swapaxes(2, 3)) / math.sqrt(dim)
     if causal:
         scores = scores + causal_mask(length)
@@ -129,7 +169,8 @@ def attention_reference(query, key, value, heads, causal):
 
 
 def group_norm_reference(x, weight, bias, groups, eps):
-    """(x - mean) / sqrt(var + eps) over each group of channels, in fp32, then scale and shift (Wu & He 2018)."""
+    """(x - mean) / sqrt(var + eps) over each group of channels, in fp32, then scale and shift (Wu &
+    He 2018)."""
     batch, channels, height, width = x.shape
     y = x.astype(ms.float32).reshape(batch, groups, -1)
     centred = y - y.mean(-1, keep_dims=True)
@@ -139,7 +180,8 @@ def group_norm_reference(x, weight, bias, groups, eps):
 
 
 def layer_norm_reference(x, weight, bias, eps):
-    """(x - mean) / sqrt(var + eps) over the last axis, in fp32, then scale and shift (Ba et al. 2016)."""
+    """(x - mean) / sqrt(var + eps) over the last axis, in fp32, then scale and shift (Ba et al.
+    2016)."""
     y = x.astype(ms.float32)
     centred = y - y.mean(-1, keep_dims=True)
     y = centred * ops.rsqrt((centred * centred).mean(-1, keep_dims=True) + eps)
@@ -165,20 +207,25 @@ def upsample_reference(x):
     """Nearest neighbour, twice as high and wide."""
     batch, channels, height, width = x.shape
     x = x.reshape(batch, channels, height, 1, width, 1)
-    return ops.broadcast_to(x, (batch, channels, height, 2, width, 2)).reshape(batch, channels, 2 * height, 2 * width)
+    return ops.broadcast_to(x, (batch, channels, height, 2, width, 2)).reshape(
+        batch, channels, 2 * height, 2 * width
+    )
 
 
 def causal_mask(length):
-    """[T,T] float32: 0 where a token may look (at itself and back), a large negative number ahead of it."""
+    """[T,T] float32: 0 where a token may look (at itself and back), a large negative number ahead
+    of it."""
     return Tensor(np.triu(np.full((length, length), -1e30, np.float32), 1))
 
 
-# --- lowerings for several devices ------------------------------------------------------------------------------------
+# --- lowerings for several devices ----------------------------------------------------------------
 
 
 def conv2d_library(x, weight, bias, stride, padding):
     """The library's convolution."""
-    convolution = ops.Conv2D(weight.shape[0], weight.shape[2:4], pad_mode="pad", pad=padding, stride=stride)
+    convolution = ops.Conv2D(
+        weight.shape[0], weight.shape[2:4], pad_mode="pad", pad=padding, stride=stride
+    )
     return ops.bias_add(convolution(x, weight), bias)
 
 
@@ -224,11 +271,12 @@ def silu_library(x):
     return ops.silu(x)
 
 
-# --- CPU --------------------------------------------------------------------------------------------------------------
+# --- CPU ------------------------------------------------------------------------------------------
 
 
 def linear_from_picture_cpu(x, weight, bias):
-    """One product for each large picture, transposed on the fly: a transpose keeps twice its size in memory (MindSpore 2.8).
+    """One product for each large picture, transposed on the fly: a transpose keeps twice its size
+    in memory (MindSpore 2.8).
 
     Small ones at once: a product of its own for each of 32 took twelve times as long.
     """
@@ -245,7 +293,8 @@ def linear_from_picture_cpu(x, weight, bias):
 
 
 def linear_to_picture_cpu(x, weight, bias, height, width):
-    """One product for each large picture, with the factors exchanged, so that the channels come first."""
+    """One product for each large picture, with the factors exchanged, so that the channels come
+    first."""
     if 4 * x.shape[0] * weight.shape[0] * height * width <= PICTURE_BYTES:
         return linear_to_picture_library(x, weight, bias, height, width)
     pictures = ()
@@ -264,16 +313,20 @@ def geglu_cpu(x, weight, bias, weight_out, bias_out):
     half = weight.shape[0] // 2
     pieces = ()
     for start in range(0, flat.shape[0], rows):
-        h = linear_library(after(flat[start:start + rows], pieces), weight, bias)
-        pieces = pieces + (linear_library(h[:, :half] * gelu_reference(h[:, half:]), weight_out, bias_out),)
+        h = linear_library(after(flat[start : start + rows], pieces), weight, bias)
+        pieces = pieces + (
+            linear_library(h[:, :half] * gelu_reference(h[:, half:]), weight_out, bias_out),
+        )
     return joined(pieces, 0).reshape(*x.shape[:-1], weight_out.shape[0])
 
 
 def attention_cpu(query, key, value, heads, causal):
-    """All heads at once where their scores fit into SCORE_BYTES, else a slice of one head's queries after the other.
+    """All heads at once where their scores fit into SCORE_BYTES, else a slice of one head's queries
+    after the other.
 
-    A large transpose keeps twice its size in memory until the graph is gone (MindSpore 2.8), so heads are cut out as
-    columns. The runtime would start all pieces at once and hold all their scores; `depend` makes each wait for the last.
+    A large transpose keeps twice its size in memory until the graph is gone (MindSpore 2.8), so
+    heads are cut out as columns. The runtime would start all pieces at once and hold all their
+    scores; `depend` makes each wait for the last.
     """
     batch, length, channels = query.shape
     dim, tokens = channels // heads, key.shape[1]
@@ -281,12 +334,19 @@ def attention_cpu(query, key, value, heads, causal):
     ahead = causal_mask(length) if causal else None
     if 4 * batch * heads * length * tokens <= SCORE_BYTES:
         q, k, v = [split_heads(t, heads) for t in (query, key, value)]
-        y = _attend(q, k, v, ahead).reshape(batch, heads, length, dim).swapaxes(1, 2).reshape(batch, length, channels)
+        y = (
+            _attend(q, k, v, ahead)
+            .reshape(batch, heads, length, dim)
+            .swapaxes(1, 2)
+            .reshape(batch, length, channels)
+        )
         return y.astype(value.dtype)
     rows = max(1, SCORE_BYTES // (4 * batch * tokens))  # query rows whose scores fit
     columns, pieces = (), ()
     for head in range(heads):
-        q, k, v = [t[:, :, head * dim:(head + 1) * dim].astype(ms.float32) for t in (query, key, value)]
+        q, k, v = [
+            t[:, :, head * dim : (head + 1) * dim].astype(ms.float32) for t in (query, key, value)
+        ]
         parts = ()
         for start in range(0, length, rows):
             stop = min(start + rows, length)
@@ -322,17 +382,23 @@ def _attend(q, k, v, ahead):
 
 
 def group_norm_cpu(x, weight, bias, groups, eps):
-    """Both halves as batch norms, for which oneDNN has fused kernels: groups as channels, then channels as channels."""
+    """Both halves as batch norms, for which oneDNN has fused kernels: groups as channels, then
+    channels as channels."""
     batch, channels, height, width = x.shape
     y = x.astype(ms.float32).reshape(1, batch * groups, channels // groups * height, width)
     ones, zeros = ops.ones(batch * groups, ms.float32), ops.zeros(batch * groups, ms.float32)
-    # In training mode the primitive overwrites its last two inputs, the running mean and variance, which it does not use.
-    # They must have values of their own: equal constants are merged in a graph with gradients, and `ones` would change.
-    mean, variance = ops.full((batch * groups,), -1, dtype=ms.float32), ops.full((batch * groups,), 2, dtype=ms.float32)
+    # In training mode the primitive overwrites its last two inputs, the running mean and variance,
+    # which it does not use. They must have values of their own: equal constants are merged in a
+    # graph with gradients, and `ones` would change.
+    mean, variance = ops.full((batch * groups,), -1, dtype=ms.float32), ops.full(
+        (batch * groups,), 2, dtype=ms.float32
+    )
     y = ops.BatchNorm(is_training=True, epsilon=eps)(y, ones, zeros, mean, variance)[0]
     ones, zeros = ops.ones(channels, ms.float32), ops.zeros(channels, ms.float32)
     affine = ops.BatchNorm(is_training=False, epsilon=1e-12)  # variance 1: 1 + 1e-12 is 1 in fp32
-    y = affine(y.reshape(x.shape), weight.astype(ms.float32), bias.astype(ms.float32), zeros, ones)[0]
+    y = affine(y.reshape(x.shape), weight.astype(ms.float32), bias.astype(ms.float32), zeros, ones)[
+        0
+    ]
     return y.astype(x.dtype)
 
 
@@ -344,25 +410,37 @@ def upsample_cpu(x):
     return ops.concat((x, x), 3).reshape(batch, channels, 2 * height, 2 * width)
 
 
-# --- Ascend (from the documentation, not run) -------------------------------------------------------------------------
+# --- Ascend (from the documentation, not run) -----------------------------------------------------
 
 
 def attention_ascend(query, key, value, heads, causal):
-    """The fused kernel in fp16 or bf16 (it accumulates in fp32); it wants head widths that are a multiple of 16."""
+    """The fused kernel in fp16 or bf16 (it accumulates in fp32); it wants head widths that are a
+    multiple of 16."""
     dim = query.shape[2] // heads
     if query.dtype == ms.float32 or dim % 16 != 0:
         return attention_reference(query, key, value, heads, causal)
     if not causal:
-        return ops.flash_attention_score(query, key, value, heads, scalar_value=1 / math.sqrt(dim), input_layout="BSH")
+        return ops.flash_attention_score(
+            query, key, value, heads, scalar_value=1 / math.sqrt(dim), input_layout="BSH"
+        )
     length = query.shape[1]
     ahead = Tensor(np.triu(np.ones((length, length), np.uint8), 1))
-    return ops.flash_attention_score(query, key, value, heads, attn_mask=ahead, scalar_value=1 / math.sqrt(dim),
-                                     input_layout="BSH")
+    return ops.flash_attention_score(
+        query,
+        key,
+        value,
+        heads,
+        attn_mask=ahead,
+        scalar_value=1 / math.sqrt(dim),
+        input_layout="BSH",
+    )
 
 
 def group_norm_ascend(x, weight, bias, groups, eps):
     """The library's group norm, in fp32."""
-    y = ops.group_norm(x.astype(ms.float32), groups, weight.astype(ms.float32), bias.astype(ms.float32), eps)
+    y = ops.group_norm(
+        x.astype(ms.float32), groups, weight.astype(ms.float32), bias.astype(ms.float32), eps
+    )
     return y.astype(x.dtype)
 
 
@@ -371,7 +449,7 @@ def upsample_ascend(x):
     return ops.interpolate(x, size=(2 * x.shape[2], 2 * x.shape[3]), mode="nearest")
 
 
-# --- the table --------------------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 REFERENCE = {
     "conv2d": conv2d_reference,
@@ -435,12 +513,16 @@ def conv2d(params, x, kernels, stride=1, padding=(1, 1, 1, 1)):
 
 def linear(params, x, kernels):
     """y = x W^T (+ b). x [...,C] -> [...,C']."""
-    return lowering(kernels, "linear")(x, params["weight"], params["bias"] if "bias" in params else None)
+    return lowering(kernels, "linear")(
+        x, params["weight"], params["bias"] if "bias" in params else None
+    )
 
 
 def linear_from_picture(params, x, kernels):
     """Linear layer, or 1x1 convolution, of each cell. x [B,C,H,W] -> [B,HW,C']."""
-    return lowering(kernels, "linear_from_picture")(x, matrix(params), params["bias"] if "bias" in params else None)
+    return lowering(kernels, "linear_from_picture")(
+        x, matrix(params), params["bias"] if "bias" in params else None
+    )
 
 
 def linear_to_picture(params, x, height, width, kernels):

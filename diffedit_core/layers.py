@@ -22,7 +22,8 @@ def resnet_specs(c_in, c_out, c_time=None):
 
 
 def resnet(params, x, time, groups, eps, kernels, scale=1.0):
-    """Residual block: y = (skip(x) + conv(silu(norm(conv(silu(norm(x))) + proj(silu(time)))))) / scale.
+    """Residual block: y = (skip(x) + conv(silu(norm(conv(silu(norm(x))) + proj(silu(time)))))) /
+    scale.
 
     Args:
         x: [B,C,H,W].
@@ -30,13 +31,22 @@ def resnet(params, x, time, groups, eps, kernels, scale=1.0):
         scale: divisor of the sum (the mid block's mid_block_scale_factor).
     Returns:
         [B,C',H,W].
-    Source: He et al. 2016 (arXiv 1512.03385) with group norm and time embedding as in Ho et al. 2020, appendix B.
+    Source: He et al. 2016 (arXiv 1512.03385) with group norm and time embedding as in Ho et al.
+        2020, appendix B.
     """
-    h = K.conv2d(params["conv1"], K.silu(K.group_norm(params["norm1"], x, groups, eps, kernels), kernels), kernels)
+    h = K.conv2d(
+        params["conv1"],
+        K.silu(K.group_norm(params["norm1"], x, groups, eps, kernels), kernels),
+        kernels,
+    )
     if time is not None:
         shift = K.linear(params["time_emb_proj"], K.silu(time, kernels), kernels)
         h = h + shift.reshape(shift.shape[0], shift.shape[1], 1, 1)
-    h = K.conv2d(params["conv2"], K.silu(K.group_norm(params["norm2"], h, groups, eps, kernels), kernels), kernels)
+    h = K.conv2d(
+        params["conv2"],
+        K.silu(K.group_norm(params["norm2"], h, groups, eps, kernels), kernels),
+        kernels,
+    )
     if "conv_shortcut" in params:
         x = K.conv2d(params["conv_shortcut"], x, kernels, padding=(0, 0, 0, 0))
     y = x + h
@@ -45,8 +55,12 @@ def resnet(params, x, time, groups, eps, kernels, scale=1.0):
 
 def attention_specs(channels, context, bias=False):
     """Leaves of `attention`."""
-    return {"to_q": P.linear(channels, channels, bias), "to_k": P.linear(context, channels, bias),
-            "to_v": P.linear(context, channels, bias), "to_out.0": P.linear(channels, channels)}
+    return {
+        "to_q": P.linear(channels, channels, bias),
+        "to_k": P.linear(context, channels, bias),
+        "to_v": P.linear(context, channels, bias),
+        "to_out.0": P.linear(channels, channels),
+    }
 
 
 def attention(params, x, context, heads, kernels):
@@ -63,7 +77,8 @@ def spatial_attention_specs(channels):
 
 
 def spatial_attention(params, x, heads, groups, eps, kernels):
-    """Every cell attends to every cell; added to its input. [B,C,H,W] -> [B,C,H,W] (Ho et al. 2020, appendix B)."""
+    """Every cell attends to every cell; added to its input. [B,C,H,W] -> [B,C,H,W] (Ho et al. 2020,
+    appendix B)."""
     h = K.group_norm(params["group_norm"], x, groups, eps, kernels)
     query = K.linear_from_picture(params["to_q"], h, kernels)
     key = K.linear_from_picture(params["to_k"], h, kernels)
@@ -73,16 +88,28 @@ def spatial_attention(params, x, heads, groups, eps, kernels):
 
 
 def transformer_specs(channels, context, depth, linear_projection):
-    """Leaves of `transformer`; it projects in and out by a linear layer (SD 2.x) or by a 1x1 convolution (SD 1.x)."""
-    projection = P.linear(channels, channels) if linear_projection else P.conv(channels, channels, 1)
+    """Leaves of `transformer`; it projects in and out by a linear layer (SD 2.x) or by a 1x1
+    convolution (SD 1.x)."""
+    projection = (
+        P.linear(channels, channels) if linear_projection else P.conv(channels, channels, 1)
+    )
     block = {
-        "norm1": P.norm(channels), "attn1": attention_specs(channels, channels),
-        "norm2": P.norm(channels), "attn2": attention_specs(channels, context),
-        "norm3": P.norm(channels), "ff": {"net.0.proj": P.linear(channels, 8 * channels),
-                                          "net.2": P.linear(4 * channels, channels)},
+        "norm1": P.norm(channels),
+        "attn1": attention_specs(channels, channels),
+        "norm2": P.norm(channels),
+        "attn2": attention_specs(channels, context),
+        "norm3": P.norm(channels),
+        "ff": {
+            "net.0.proj": P.linear(channels, 8 * channels),
+            "net.2": P.linear(4 * channels, channels),
+        },
     }
-    return {"norm": P.norm(channels), "proj_in": projection,
-            **{f"transformer_blocks.{i}": block for i in range(depth)}, "proj_out": projection}
+    return {
+        "norm": P.norm(channels),
+        "proj_in": projection,
+        **{f"transformer_blocks.{i}": block for i in range(depth)},
+        "proj_out": projection,
+    }
 
 
 def transformer(params, x, context, heads, depth, groups, kernels):
@@ -95,32 +122,46 @@ def transformer(params, x, context, heads, depth, groups, kernels):
         [B,C,H,W].
     Source: Rombach et al. 2022 (arXiv 2112.10752), section 3.3 and appendix E.2.1.
     """
-    h = K.linear_from_picture(params["proj_in"], K.group_norm(params["norm"], x, groups, 1e-6, kernels), kernels)  # [B,HW,C]
+    h = K.linear_from_picture(
+        params["proj_in"], K.group_norm(params["norm"], x, groups, 1e-6, kernels), kernels
+    )  # [B,HW,C]
     for i in range(depth):
         block = params["transformer_blocks." + str(i)]
         n = K.layer_norm(block["norm1"], h, 1e-5, kernels)
         h = h + attention(block["attn1"], n, n, heads, kernels)
-        h = h + attention(block["attn2"], K.layer_norm(block["norm2"], h, 1e-5, kernels), context, heads, kernels)
+        h = h + attention(
+            block["attn2"], K.layer_norm(block["norm2"], h, 1e-5, kernels), context, heads, kernels
+        )
         h = h + K.geglu(block["ff"], K.layer_norm(block["norm3"], h, 1e-5, kernels), kernels)
     return x + K.linear_to_picture(params["proj_out"], h, x.shape[2], x.shape[3], kernels)
 
 
 def time_specs(channels):
     """Leaves of `time_embedding`."""
-    return {"linear_1": P.linear(channels, 4 * channels), "linear_2": P.linear(4 * channels, 4 * channels)}
+    return {
+        "linear_1": P.linear(channels, 4 * channels),
+        "linear_2": P.linear(4 * channels, 4 * channels),
+    }
 
 
 def time_embedding(params, timesteps, channels, flip_sin_to_cos, freq_shift, dtype, kernels):
     """Sinusoids of the timestep through a small network: [B] -> [B,4C].
 
-    sin(t w_k) and cos(t w_k) with w_k = 10000^(-k / (C/2 - freq_shift)); cosines first if `flip_sin_to_cos`.
-    The frequencies are computed in float64, the angles in float32 in every precision: fp16 cannot hold t = 999 radians.
+    sin(t w_k) and cos(t w_k) with w_k = 10000^(-k / (C/2 - freq_shift)); cosines first if
+    `flip_sin_to_cos`. The frequencies are computed in float64, the angles in float32 in every
+    precision: fp16 cannot hold t = 999 radians.
     Source: Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B.
     """
     half = channels // 2
-    frequencies = np.exp(-math.log(10000) * np.arange(half) / (half - freq_shift)).astype(np.float32)
+    frequencies = np.exp(-math.log(10000) * np.arange(half) / (half - freq_shift)).astype(
+        np.float32
+    )
     angles = timesteps.astype(ms.float32).reshape(-1, 1) * Tensor(frequencies.reshape(1, half))
-    waves = (ops.cos(angles), ops.sin(angles)) if flip_sin_to_cos else (ops.sin(angles), ops.cos(angles))
+    waves = (
+        (ops.cos(angles), ops.sin(angles))
+        if flip_sin_to_cos
+        else (ops.sin(angles), ops.cos(angles))
+    )
     h = ops.concat(waves, 1)
     if channels % 2 == 1:
         h = ops.concat((h, ops.zeros((h.shape[0], 1), h.dtype)), 1)

@@ -1,4 +1,5 @@
-"""Where to edit: noise difference -> map -> mask. Tensors in, tensors out (DiffEdit, section 3.2, step 1)."""
+"""Where to edit: noise difference -> map -> mask. Tensors in, tensors out (DiffEdit, section 3.2,
+step 1)."""
 
 import math
 
@@ -8,7 +9,8 @@ from mindspore import Tensor, ops
 
 
 def channel_difference(target, source):
-    """Mean over channels of |eps_target - eps_source|: [...,C,h,w] twice -> [...,h,w] in float32 at least."""
+    """Mean over channels of |eps_target - eps_source|: [...,C,h,w] twice -> [...,h,w] in float32 at
+    least."""
     wide = ms.float64 if target.dtype == ms.float64 else ms.float32
     return ops.abs(target.astype(wide) - source.astype(wide)).mean(-3)
 
@@ -19,7 +21,8 @@ def average_maps(differences):
 
 
 def smooth(noise_map, sigma):
-    """Means of each cell and its neighbours with Gaussian weights: G_h m G_w^T, G[i,j] = exp(-(i-j)^2 / (2 sigma^2)) / row sum.
+    """Means of each cell and its neighbours with Gaussian weights: G_h m G_w^T, G[i,j] =
+    exp(-(i-j)^2 / (2 sigma^2)) / row sum.
 
     Not in the paper: it averages over places what more draws would average over noise.
 
@@ -28,12 +31,14 @@ def smooth(noise_map, sigma):
         sigma: standard deviation in cells; 0 leaves the map as it is.
     Returns:
         [B,h,w].
-    Laws: linear; monotonic; a constant map stays as it is, at the borders too; commutes with mirroring and transposing;
-        independent of the rest of the batch.
+    Laws: linear; monotonic; a constant map stays as it is, at the borders too; commutes with
+        mirroring and transposing; independent of the rest of the batch.
     """
     if sigma == 0:
         return noise_map
-    rows, columns = [Tensor(gaussian_weights(n, sigma)).astype(noise_map.dtype) for n in noise_map.shape[1:]]
+    rows, columns = [
+        Tensor(gaussian_weights(n, sigma)).astype(noise_map.dtype) for n in noise_map.shape[1:]
+    ]
     return ops.matmul(ops.matmul(rows, noise_map), columns.T)
 
 
@@ -41,22 +46,26 @@ def gaussian_weights(n, sigma):
     """G of `smooth`, float64 [n,n]."""
     with np.errstate(over="ignore"):
         distance = np.subtract.outer(np.arange(n), np.arange(n)) / sigma
-        weights = np.exp(-distance ** 2 / 2)
+        weights = np.exp(-(distance**2) / 2)
     return weights / weights.sum(1, keepdims=True)
 
 
 def normalise(noise_map, clamp_ratio, over="image", clamp_quantile=0.0):
-    """Clamp at clamp_ratio times the mean, or at a quantile, and divide by the clamp: noise_map -> [0,1].
+    """Clamp at clamp_ratio times the mean, or at a quantile, and divide by the clamp: noise_map ->
+    [0,1].
 
-    y = min(m, c) / c with c = clamp_ratio mean(m). The extremes are removed before scaling, as the paper does without
-    giving its constant; 3 is the public pipeline's. A map that is zero everywhere stays zero.
+    y = min(m, c) / c with c = clamp_ratio mean(m). The extremes are removed before scaling, as the
+    paper does without giving its constant; 3 is the public pipeline's. A map that is zero
+    everywhere stays zero.
 
     Args:
         noise_map: [B,h,w], not negative.
         clamp_ratio: positive; not used with a clamp_quantile.
-        over: "image" takes the mean over each map by itself; "batch" over the whole batch (the public pipeline).
-        clamp_quantile: q above 0 and up to 1: c is the number below which a share q of the cells lies, linear between two
-            cells. Unlike the mean it does not rise with the size of what changes.
+        over: "image" takes the mean over each map by itself; "batch" over the whole batch (the
+            public pipeline).
+        clamp_quantile: q above 0 and up to 1: c is the number below which a share q of the cells
+            lies, linear between two cells. Unlike the mean it does not rise with the size of what
+            changes.
     Returns:
         [B,h,w] in [0,1].
     Source: DiffEdit, section 3.2, step 1.
@@ -64,14 +73,17 @@ def normalise(noise_map, clamp_ratio, over="image", clamp_quantile=0.0):
     """
     axes = (1, 2) if over == "image" else (0, 1, 2)
     if clamp_quantile:
-        clamp = quantile(noise_map.reshape(noise_map.shape[0] if over == "image" else 1, -1), clamp_quantile).reshape(-1, 1, 1)
+        clamp = quantile(
+            noise_map.reshape(noise_map.shape[0] if over == "image" else 1, -1), clamp_quantile
+        ).reshape(-1, 1, 1)
     else:
         clamp = noise_map.mean(axes, keep_dims=True) * clamp_ratio
     return ops.minimum(noise_map, clamp) / ops.select(clamp > 0, clamp, ops.ones_like(clamp))
 
 
 def quantile(rows, q):
-    """The q-quantile of each row, linear between two values: [R,n] -> [R] (Hyndman & Fan 1996, definition 7).
+    """The q-quantile of each row, linear between two values: [R,n] -> [R] (Hyndman & Fan 1996,
+    definition 7).
 
     float64 rows are sorted as float32 (MindSpore 2.8).
     """
@@ -82,16 +94,19 @@ def quantile(rows, q):
 
 
 def threshold(normalised, mask_threshold):
-    """1 where the normalised map exceeds the threshold, else 0, in the map's dtype (DiffEdit, section 3.2, step 1).
+    """1 where the normalised map exceeds the threshold, else 0, in the map's dtype (DiffEdit,
+    section 3.2, step 1).
 
-    Laws, of a map that was normalised by its image's mean, with a threshold t < 1: the mask is m > clamp_ratio t mean(m), so only
-    the product counts, and at most 1 / (clamp_ratio t) of the cells are in it (Markov's inequality): 2/3 by default.
+    Laws, of a map that was normalised by its image's mean, with a threshold t < 1: the mask is m >
+    clamp_ratio t mean(m), so only the product counts, and at most 1 / (clamp_ratio t) of the cells
+    are in it (Markov's inequality): 2/3 by default.
     """
     return (normalised > mask_threshold).astype(normalised.dtype)
 
 
 def blend(edited, background, mask):
-    """M y + (1 - M) x, exactly x where M is 0 and exactly y where it is 1 (DiffEdit, section 3.2, step 3).
+    """M y + (1 - M) x, exactly x where M is 0 and exactly y where it is 1 (DiffEdit, section 3.2,
+    step 3).
 
     Args:
         edited, background: latents [B,C,h,w] of one noise level.

@@ -1,4 +1,5 @@
-"""The files that a command writes: checked before anything is computed, and written whole or not at all."""
+"""The files that a command writes: checked before anything is computed, and written whole or not at
+all."""
 
 import dataclasses
 import json
@@ -21,20 +22,33 @@ def given(arguments, name):
 
 
 def plan_outputs(arguments):
-    """The files of each target, {kind: path}, checked to be writable before anything is computed."""
+    """The files of each target, {kind: path}, checked to be writable before anything is
+    computed."""
     from . import images
+
     stem = Path(arguments.image).stem
-    wanted = {"grid": given(arguments, "grid"), "map": given(arguments, "map_out"), "mask": given(arguments, "mask_out")}
+    wanted = {
+        "grid": given(arguments, "grid"),
+        "map": given(arguments, "map_out"),
+        "mask": given(arguments, "mask_out"),
+    }
     if arguments.command == "edit":
         wanted["out"] = given(arguments, "out") or f"{stem}-edited.png"
         if given(arguments, "mask") and wanted["map"]:
-            raise InputError("--map-out has nothing to show with --mask: no noise map is computed for a given mask.")
+            raise InputError(
+                "--map-out has nothing to show with --mask: no noise map is computed for a given mask."
+            )
     elif not any(wanted.values()):
         wanted["mask"] = f"{stem}-mask.png"
     wanted = {kind: Path(path) for kind, path in wanted.items() if path}
     several = len(arguments.target) > 1
-    outputs = [{kind: path.with_name(f"{path.stem}-{i + 1}{path.suffix}") if several else path for kind, path in wanted.items()}
-               for i in range(len(arguments.target))]
+    outputs = [
+        {
+            kind: path.with_name(f"{path.stem}-{i + 1}{path.suffix}") if several else path
+            for kind, path in wanted.items()
+        }
+        for i in range(len(arguments.target))
+    ]
     paths = [path for files in outputs for path in files.values()]
     if not arguments.dry_run:
         for path in paths:
@@ -45,7 +59,9 @@ def plan_outputs(arguments):
         raise InputError("Two outputs have the same file name: give each its own.")
     for source in filter(None, (arguments.image, given(arguments, "mask"))):
         if any(p.exists() and Path(source).exists() and p.samefile(source) for p in paths):
-            raise InputError(f"{source} is the input and would be overwritten: give another output name.")
+            raise InputError(
+                f"{source} is the input and would be overwritten: give another output name."
+            )
     return outputs
 
 
@@ -58,7 +74,9 @@ def check_folder(path):
     if not parent.is_dir():
         raise InputError(f"The folder {parent} does not exist: create it first.")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"{parent} cannot be written to: change its permissions or give another folder.")
+        raise InputError(
+            f"{parent} cannot be written to: change its permissions or give another folder."
+        )
 
 
 def write(arguments, job, target, edit, files, factor):
@@ -66,23 +84,32 @@ def write(arguments, job, target, edit, files, factor):
     from PIL import Image
 
     from . import images
+
     picture, (height, width) = job.picture, job.size
     final = (picture.size[1], picture.size[0])
     cells = images.resize_mask(images.mask_to_pixels(edit.mask[0], (height, width), factor), final)
     result = picture
     if not edit.unchanged and edit.decoded_latents is not None:
         result = images.to_pil(images.crop(edit.image, job.size))[0]
-        result = result if result.size == picture.size else result.resize(picture.size, resample=Image.Resampling.LANCZOS)
+        result = (
+            result
+            if result.size == picture.size
+            else result.resize(picture.size, resample=Image.Resampling.LANCZOS)
+        )
         if getattr(arguments, "paste_background", False):
             feather = given(arguments, "feather")
-            result = images.paste_background(picture, result, cells, FEATHER if feather is None else feather)
+            result = images.paste_background(
+                picture, result, cells, FEATHER if feather is None else feather
+            )
     shown = {"out": lambda: result, "mask": lambda: _grey(cells)}
     heat = None
     if edit.noise_map is not None:
         heat = images.heat_map(images.mask_to_pixels(edit.noise_map[0], (height, width), factor))
         heat = heat.resize(picture.size, resample=Image.Resampling.NEAREST)
         shown["map"] = lambda: heat
-    labelled = [(arguments.source or "source", picture)] + ([("heat map", heat)] if heat is not None else [])
+    labelled = [(arguments.source or "source", picture)] + (
+        [("heat map", heat)] if heat is not None else []
+    )
     labelled += [("mask over source", images.overlay(picture, cells))]
     labelled += [(target, result)] if arguments.command == "edit" else []
     shown["grid"] = lambda: images.labelled_grid(labelled)
@@ -93,13 +120,16 @@ def write(arguments, job, target, edit, files, factor):
 def _grey(mask):
     import numpy as np
     from PIL import Image
+
     return Image.fromarray(np.floor(mask * 255 + 0.5).astype(np.uint8))
 
 
 def save_trace(arguments, job, draws, edits, plan, folder):
-    """Every array of the run as .npy, in a folder that appears at once; each of several targets in a folder of its own."""
+    """Every array of the run as .npy, in a folder that appears at once; each of several targets in
+    a folder of its own."""
     import mindspore as ms
     import numpy as np
+
     target = Path(arguments.save_trace)
     temporary = Path(tempfile.mkdtemp(prefix=".trace-", dir=target.resolve().parent))
     first = 1 if arguments.recipe == "diffusers" else 0  # the public pipeline keeps no clean level
@@ -110,21 +140,39 @@ def save_trace(arguments, job, draws, edits, plan, folder):
             place = temporary if len(edits) == 1 else temporary / f"target-{i + 1}"
             place.mkdir(exist_ok=True)
             inverted = edit.inverted_latents
-            arrays = {"noise_map": edit.noise_map, "mask": edit.mask, "decoded_latents": edit.decoded_latents,
-                      "image": edit.image, "latents": None if inverted is None else inverted[0],
-                      "inverted_latents": None if inverted is None else inverted[first:]}
+            arrays = {
+                "noise_map": edit.noise_map,
+                "mask": edit.mask,
+                "decoded_latents": edit.decoded_latents,
+                "image": edit.image,
+                "latents": None if inverted is None else inverted[0],
+                "inverted_latents": None if inverted is None else inverted[first:],
+            }
             for name, array in arrays.items():
                 if array is not None:
                     np.save(place / f"{name}.npy", array)
-        record = {"command": arguments.command, "source": arguments.source, "targets": arguments.target,
-                  "negative": arguments.negative, "recipe": arguments.recipe, "seed": arguments.seed, "dtype": arguments.dtype,
-                  "kernels": arguments.kernels, "model": str(folder), "picture": list(job.picture.size),
-                  "mindspore": ms.__version__, "options": dataclasses.asdict(job.options),
-                  "timesteps": plan.timesteps.tolist(), "mask_timestep": plan.mask_timestep}
+        record = {
+            "command": arguments.command,
+            "source": arguments.source,
+            "targets": arguments.target,
+            "negative": arguments.negative,
+            "recipe": arguments.recipe,
+            "seed": arguments.seed,
+            "dtype": arguments.dtype,
+            "kernels": arguments.kernels,
+            "model": str(folder),
+            "picture": list(job.picture.size),
+            "mindspore": ms.__version__,
+            "options": dataclasses.asdict(job.options),
+            "timesteps": plan.timesteps.tolist(),
+            "mask_timestep": plan.mask_timestep,
+        }
         (temporary / "options.json").write_text(json.dumps(record, indent=1))
         _move_into(temporary, target)
     except OSError as error:
-        raise InputError(f"{target} could not be written ({error.strerror or error}): give another place.") from None
+        raise InputError(
+            f"{target} could not be written ({error.strerror or error}): give another place."
+        ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -1,8 +1,8 @@
 """Parameter trees: nested dicts whose paths, joined by dots, are the public names of the weights.
 
-`specs(config)` of a model gives the tree of its leaves as `Leaf(shape, init)`. It is the only place where shapes are
-written: initialisation, loading, checking and counting all follow it. Keys such as "resnets.0" keep the tree at most five
-levels deep: MindSpore's graph mode refuses deeper ones.
+`specs(config)` of a model gives the tree of its leaves as `Leaf(shape, init)`. It is the only place
+where shapes are written: initialisation, loading, checking and counting all follow it. Keys such as
+"resnets.0" keep the tree at most five levels deep: MindSpore's graph mode refuses deeper ones.
 """
 
 import json
@@ -24,7 +24,8 @@ REOPEN_BYTES = 256 << 20  # pages of a mapped file count as ours until it is clo
 
 
 class Leaf(NamedTuple):
-    """Shape of one parameter and how a new one starts: "normal" (variance 1/fan-in), "embedding" (0.02), "zeros", "ones"."""
+    """Shape of one parameter and how a new one starts: "normal" (variance 1/fan-in), "embedding"
+    (0.02), "zeros", "ones"."""
 
     shape: tuple
     init: str = "normal"
@@ -58,8 +59,14 @@ def flatten(tree, prefix=""):
 
 def tree_map(function, tree, prefix=""):
     """A tree of the same form with `function(path, leaf)` for each leaf."""
-    return {key: tree_map(function, value, f"{prefix}{key}.") if isinstance(value, dict) else function(prefix + key, value)
-            for key, value in tree.items()}
+    return {
+        key: (
+            tree_map(function, value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else function(prefix + key, value)
+        )
+        for key, value in tree.items()
+    }
 
 
 def count(tree):
@@ -69,16 +76,19 @@ def count(tree):
 
 def init(specs, rng):
     """Random parameters as numpy float32, drawn leaf by leaf from `rng` (numpy Generator)."""
+
     def draw(_, leaf):
         if leaf.init in ("zeros", "ones"):
             return np.full(leaf.shape, float(leaf.init == "ones"), np.float32)
         scale = 0.02 if leaf.init == "embedding" else 1 / np.sqrt(np.prod(leaf.shape[1:]))
         return (rng.standard_normal(leaf.shape) * scale).astype(np.float32)
+
     return tree_map(draw, specs)
 
 
 def to_parameters(tree, dtype="fp32"):
-    """Arrays -> `mindspore.Parameter`, each named by its path, cast to `dtype` ("fp32", "fp16" or "bf16")."""
+    """Arrays -> `mindspore.Parameter`, each named by its path, cast to `dtype` ("fp32", "fp16" or
+    "bf16")."""
     return tree_map(lambda path, leaf: _parameter(path, np.asarray(leaf), dtype), tree)
 
 
@@ -89,8 +99,12 @@ def _parameter(path, array, dtype):
 
 def save(tree, path, dtype="fp16"):
     """Write a tree as one safetensors file under its public names."""
-    arrays = {name: np.ascontiguousarray(leaf if isinstance(leaf, np.ndarray) else leaf.asnumpy(), NUMPY_DTYPES[dtype])
-              for name, leaf in flatten(tree).items()}
+    arrays = {
+        name: np.ascontiguousarray(
+            leaf if isinstance(leaf, np.ndarray) else leaf.asnumpy(), NUMPY_DTYPES[dtype]
+        )
+        for name, leaf in flatten(tree).items()
+    }
     save_file(arrays, str(path), metadata={"format": "np"})
 
 
@@ -106,7 +120,8 @@ _BUFFERS = re.compile(r"embeddings\.position_ids$")
 
 
 def canonical(name):
-    """The current public name of a weight that a file may call by an older one; None for a buffer."""
+    """The current public name of a weight that a file may call by an older one; None for a
+    buffer."""
     if _BUFFERS.search(name):
         return None
     for pattern, replacement in _LEGACY:
@@ -117,7 +132,8 @@ def canonical(name):
 def load(files, specs, dtype="fp32"):
     """Read safetensors files into parameters, checked leaf by leaf against `specs`.
 
-    The files are memory-mapped and each leaf is cast on its way, so that the peak is the tree plus one leaf.
+    The files are memory-mapped and each leaf is cast on its way, so that the peak is the tree plus
+    one leaf.
 
     Args:
         files: paths of safetensors files that together hold every leaf once.
@@ -126,8 +142,9 @@ def load(files, specs, dtype="fp32"):
     Returns:
         The tree with `mindspore.Parameter` leaves.
     Raises:
-        InputError: a file is missing, truncated or not safetensors; a leaf is missing, unknown, given twice, of another
-            shape or not finite. All bad names of all files are in the one message.
+        InputError: a file is missing, truncated or not safetensors; a leaf is missing, unknown,
+            given twice, of another shape or not finite. All bad names of all files are in the one
+            message.
     """
     wanted, found = flatten(specs), {}
     sources, problems = _locate(files, wanted)
@@ -137,12 +154,18 @@ def load(files, specs, dtype="fp32"):
             if not np.isfinite(array).all():
                 problems.append(f"{name!r} in {file} holds NaN or infinity")
             elif _overflows(array, NUMPY_DTYPES[dtype]):
-                problems.append(f"{name!r} in {file} does not fit into {dtype}{' (use fp32)' if dtype == 'fp16' else ''}")
+                problems.append(
+                    f"{name!r} in {file} does not fit into {dtype}{' (use fp32)' if dtype == 'fp16' else ''}"
+                )
             elif not problems:
                 found[leaf] = _parameter(leaf, array, dtype)
     if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise InputError(f"The weights do not fit the model: {shown}. Check that weights and config.json belong together.")
+        shown = "; ".join(problems[:8]) + (
+            f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        )
+        raise InputError(
+            f"The weights do not fit the model: {shown}. Check that weights and config.json belong together."
+        )
     return tree_map(lambda path, _: found[path], specs)
 
 
@@ -160,9 +183,15 @@ def _locate(files, wanted):
             elif leaf not in wanted:
                 problems.append(f"{file} has {name!r} {list(shape)}, which the config does not")
             elif stored not in STORED:
-                problems.append(f"{name!r} in {file} is stored as {stored}, only {', '.join(STORED)} are read")
-            elif tuple(shape) != wanted[leaf].shape and not _old_linear(name, shape, wanted[leaf].shape):
-                problems.append(f"{name!r} in {file} has shape {list(shape)}, the config asks for {list(wanted[leaf].shape)}")
+                problems.append(
+                    f"{name!r} in {file} is stored as {stored}, only {', '.join(STORED)} are read"
+                )
+            elif tuple(shape) != wanted[leaf].shape and not _old_linear(
+                name, shape, wanted[leaf].shape
+            ):
+                problems.append(
+                    f"{name!r} in {file} has shape {list(shape)}, the config asks for {list(wanted[leaf].shape)}"
+                )
             else:
                 names.append(name)
             seen.add(leaf)
@@ -175,7 +204,10 @@ def _locate(files, wanted):
 
 def _overflows(array, dtype):
     """Whether a value would become infinite in a narrower dtype."""
-    return array.dtype.itemsize > np.dtype(dtype).itemsize and np.abs(array).max(initial=0) > np.finfo(dtype).max
+    return (
+        array.dtype.itemsize > np.dtype(dtype).itemsize
+        and np.abs(array).max(initial=0) > np.finfo(dtype).max
+    )
 
 
 def _old_linear(name, shape, wanted):
@@ -187,9 +219,13 @@ def _open(file):
     try:
         return safe_open(str(file), framework="np")
     except FileNotFoundError:
-        raise InputError(f"{file} is missing: the model folder is not complete, copy or download it again.") from None
+        raise InputError(
+            f"{file} is missing: the model folder is not complete, copy or download it again."
+        ) from None
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{file} is not a complete safetensors file ({error}): copy or download it again.") from None
+        raise InputError(
+            f"{file} is not a complete safetensors file ({error}): copy or download it again."
+        ) from None
 
 
 def _headers(file):
@@ -211,7 +247,11 @@ def _read_arrays(file, names):
                 else:
                     array = handle.get_tensor(name)
                 size += array.nbytes
-                yield name, array.reshape(array.shape[:2]) if array.shape[2:] == (1, 1) and _is_vae_attention(name) else array
+                yield name, (
+                    array.reshape(array.shape[:2])
+                    if array.shape[2:] == (1, 1) and _is_vae_attention(name)
+                    else array
+                )
 
 
 def _is_vae_attention(name):

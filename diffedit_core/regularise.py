@@ -1,6 +1,8 @@
-"""Inverted noise held near white noise: the optional regularisation of the inversion in the public pipeline.
+"""Inverted noise held near white noise: the optional regularisation of the inversion in the public
+pipeline.
 
-It comes from pix2pix-zero (Parmar et al. 2023, arXiv 2302.03027, section 3.1) and is no part of DiffEdit.
+It comes from pix2pix-zero (Parmar et al. 2023, arXiv 2302.03027, section 3.1) and is no part of
+DiffEdit.
 """
 
 import math
@@ -15,7 +17,8 @@ SMALLEST = 8  # rows of the last level of the pyramid, at most
 
 
 def pyramid(shape):
-    """Sizes (h, w) of the pyramid for latents [B,C,h,w]: halved, rounded down, until there are at most 8 rows."""
+    """Sizes (h, w) of the pyramid for latents [B,C,h,w]: halved, rounded down, until there are at
+    most 8 rows."""
     sizes = [tuple(shape[2:])]
     while sizes[-1][0] > SMALLEST:
         sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))
@@ -23,11 +26,13 @@ def pyramid(shape):
 
 
 def auto_correlation(eps, rolls):
-    """How much noise resembles itself shifted: sum over pictures, channels, sizes of mean(e roll_h(e))^2 + mean(e roll_w(e))^2.
+    """How much noise resembles itself shifted: sum over pictures, channels, sizes of mean(e
+    roll_h(e))^2 + mean(e roll_w(e))^2.
 
     Args:
         eps: [B,C,h,w].
-        rolls: int32 [sizes,B,C], shifts in cells for each size of `pyramid`, the same in both directions.
+        rolls: int32 [sizes,B,C], shifts in cells for each size of `pyramid`, the same in both
+            directions.
     Returns:
         A number; the smaller sizes are means over blocks of 2 x 2 cells.
     Source: Parmar et al. 2023, eq. 2.
@@ -35,7 +40,11 @@ def auto_correlation(eps, rolls):
     loss = 0
     for k, (height, width) in enumerate(pyramid(eps.shape)):
         if k > 0:
-            eps = eps[:, :, :2 * height, :2 * width].reshape(*eps.shape[:2], height, 2, width, 2).mean((3, 5))
+            eps = (
+                eps[:, :, : 2 * height, : 2 * width]
+                .reshape(*eps.shape[:2], height, 2, width, 2)
+                .mean((3, 5))
+            )
         for axis, size in ((2, height), (3, width)):
             along = ops.arange(size).reshape((-1, 1) if axis == 2 else (1, -1))
             index = (along - rolls[k].reshape(*eps.shape[:2], 1, 1)) % size
@@ -45,38 +54,46 @@ def auto_correlation(eps, rolls):
 
 
 def kl_divergence(eps, over):
-    """Twice the divergence from the standard normal: var + mean^2 - 1 - log(var + 1e-7), with the unbiased variance.
+    """Twice the divergence from the standard normal: var + mean^2 - 1 - log(var + 1e-7), with the
+    unbiased variance.
 
-    Statistics over the whole "batch", as in the public pipeline, or over each "image", whose values are added up.
+    Statistics over the whole "batch", as in the public pipeline, or over each "image", whose values
+    are added up.
     Source: Parmar et al. 2023, section 3.1 (after Kingma & Welling 2014).
     """
     rows = eps.reshape(1 if over == "batch" else eps.shape[0], -1)
     mean = rows.mean(1)
     variance = ((rows - mean.reshape(-1, 1)) ** 2).sum(1) / (rows.shape[1] - 1)
-    return (variance + mean ** 2 - 1 - ops.log(variance + 1e-7)).sum()
+    return (variance + mean**2 - 1 - ops.log(variance + 1e-7)).sum()
 
 
 @ms.jit
 def correlation_gradient(out, rest, scale, rolls):
     """d auto_correlation(scale out + rest, rolls) / d out; compiled once for each shape."""
+
     def loss(value):
         return auto_correlation(scale * value + rest, rolls)
+
     return ms.grad(loss)(out)
 
 
 @ms.jit
 def divergence_gradient(out, rest, scale, over):
     """d kl_divergence(scale out + rest, over) / d out; compiled once for each shape."""
+
     def loss(value):
         return kl_divergence(scale * value + rest, over)
+
     return ms.grad(loss)(out)
 
 
-def regularise(out, x, alpha, prediction_type, draws, lambda_auto_corr=20.0, lambda_kl=20.0, over="image"):
+def regularise(
+    out, x, alpha, prediction_type, draws, lambda_auto_corr=20.0, lambda_kl=20.0, over="image"
+):
     """Gradient steps on a prediction that make its eps more like white noise.
 
-    For each of the steps: for each roll, out <- out - lambda_ac / rolls d(auto_correlation)/d(out); then
-    out <- out - lambda_kl d(kl_divergence)/d(out). The gradients are MindSpore's.
+    For each of the steps: for each roll, out <- out - lambda_ac / rolls d(auto_correlation)/d(out);
+    then out <- out - lambda_kl d(kl_divergence)/d(out). The gradients are MindSpore's.
 
     Args:
         out: the model's prediction [B,C,h,w], eps or v.
@@ -89,7 +106,10 @@ def regularise(out, x, alpha, prediction_type, draws, lambda_auto_corr=20.0, lam
     Source: the public StableDiffusionDiffEditPipeline.invert with num_reg_steps > 0.
     """
     v = prediction_type == "v_prediction"  # eps = scale out + rest
-    scale, rest = S.scalar(math.sqrt(alpha) if v else 1.0, out), S.scalar(math.sqrt(1 - alpha) if v else 0.0, x) * x
+    scale, rest = (
+        S.scalar(math.sqrt(alpha) if v else 1.0, out),
+        S.scalar(math.sqrt(1 - alpha) if v else 0.0, x) * x,
+    )
     for rolls in draws:
         if lambda_auto_corr > 0:
             for shifts in rolls:
@@ -101,11 +121,15 @@ def regularise(out, x, alpha, prediction_type, draws, lambda_auto_corr=20.0, lam
 
 
 def draw_rolls(streams, steps, reg_steps, rolls, shape):
-    """Shifts for `steps` predictions of latents [B,C,h,w]: int32 [steps,reg_steps,rolls,sizes,B,C], each below h // 2.
+    """Shifts for `steps` predictions of latents [B,C,h,w]: int32 [steps,reg_steps,rolls,sizes,B,C],
+    each below h // 2.
 
     Args:
         streams: B numpy Generators, one for each picture; the same one may stand for several.
     """
     highest = [max(1, height // 2) for height, _ in pyramid(shape)]
-    draws = [[stream.integers(0, high, (steps, reg_steps, rolls, shape[1])) for high in highest] for stream in streams]
+    draws = [
+        [stream.integers(0, high, (steps, reg_steps, rolls, shape[1])) for high in highest]
+        for stream in streams
+    ]
     return np.ascontiguousarray(np.moveaxis(np.array(draws, np.int32), (0, 1), (4, 3)))

@@ -16,18 +16,22 @@ from .errors import InputError
 def betas(config):
     """The variances of the forward process for a `SchedulerConfig`: float64 [num_train_timesteps].
 
-    linear: from beta_start to beta_end; scaled_linear: the same for their square roots (latent diffusion);
-    squaredcos_cap_v2: from alpha(t) = cos^2((t + 0.008) / 1.008 pi/2), capped at 0.999 (Nichol & Dhariwal 2021, eq. 17).
+    linear: from beta_start to beta_end; scaled_linear: the same for their square roots (latent
+        diffusion);
+    squaredcos_cap_v2: from alpha(t) = cos^2((t + 0.008) / 1.008 pi/2), capped at 0.999 (Nichol &
+        Dhariwal 2021, eq. 17).
     """
     n = config.num_train_timesteps
     if config.trained_betas is not None:
         values = np.asarray(config.trained_betas, np.float64)
         if len(values) != n:
-            raise InputError(f"'trained_betas' has {len(values)} values for {n} 'num_train_timesteps': they have to agree.")
+            raise InputError(
+                f"'trained_betas' has {len(values)} values for {n} 'num_train_timesteps': they have to agree."
+            )
     elif config.beta_schedule == "linear":
         values = np.linspace(config.beta_start, config.beta_end, n)
     elif config.beta_schedule == "scaled_linear":
-        values = np.linspace(config.beta_start ** 0.5, config.beta_end ** 0.5, n) ** 2
+        values = np.linspace(config.beta_start**0.5, config.beta_end**0.5, n) ** 2
     else:
         bar = np.cos((np.arange(n + 1) / n + 0.008) / 1.008 * np.pi / 2) ** 2
         values = np.minimum(1 - bar[1:] / bar[:-1], 0.999)
@@ -35,20 +39,23 @@ def betas(config):
 
 
 def rescale_to_zero_snr(values):
-    """Betas shifted and scaled so that sqrt(alphas_cumprod) ends at 0 and starts where it did (Lin et al. 2023, alg. 1)."""
+    """Betas shifted and scaled so that sqrt(alphas_cumprod) ends at 0 and starts where it did (Lin
+    et al. 2023, alg. 1)."""
     root = np.sqrt(np.cumprod(1 - values))
     root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    bar = root ** 2
+    bar = root**2
     return 1 - np.concatenate((bar[:1], bar[1:] / bar[:-1]))
 
 
 def alphas_cumprod(config):
-    """a(t) = prod_{s<=t} (1 - beta_s): float64 [num_train_timesteps], decreasing, in (0,1] (0 last with zero SNR)."""
+    """a(t) = prod_{s<=t} (1 - beta_s): float64 [num_train_timesteps], decreasing, in (0,1] (0 last
+    with zero SNR)."""
     return np.cumprod(1 - betas(config))
 
 
 class Levels(NamedTuple):
-    """The noise levels of a grid, from clean to noisy: index 0 is the clean picture, index N the noisiest.
+    """The noise levels of a grid, from clean to noisy: index 0 is the clean picture, index N the
+    noisiest.
 
     timesteps: int64 [N+1], where the model is asked at each level (0 for the clean one).
     alphas: float64 [N+1], alphas_cumprod at each level.
@@ -59,17 +66,22 @@ class Levels(NamedTuple):
 
 
 def grid(config, num_inference_steps):
-    """The training timesteps of `num_inference_steps` steps: int64 [N], strictly increasing, within [0, T-1].
+    """The training timesteps of `num_inference_steps` steps: int64 [N], strictly increasing, within
+    [0, T-1].
 
-    leading: i (T // N) + steps_offset; trailing: T - 1 backwards in steps of T / N; linspace: N points from 0 to T - 1
-    (Lin et al. 2023, table 2). Where the offset would leave the range (N = T), the grid starts that much earlier.
+    leading: i (T // N) + steps_offset; trailing: T - 1 backwards in steps of T / N; linspace: N
+        points from 0 to T - 1
+    (Lin et al. 2023, table 2). Where the offset would leave the range (N = T), the grid starts that
+    much earlier.
 
     Raises:
         InputError: num_inference_steps is not in 1..T.
     """
     total, n = config.num_train_timesteps, num_inference_steps
     if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or not 1 <= n <= total:
-        raise InputError(f"The number of steps is {n!r}: it has to be a whole number from 1 to {total}.")
+        raise InputError(
+            f"The number of steps is {n!r}: it has to be a whole number from 1 to {total}."
+        )
     if config.timestep_spacing == "leading":
         steps = np.arange(n) * (total // n)
         return steps + min(config.steps_offset, total - 1 - steps[-1])
@@ -81,8 +93,9 @@ def grid(config, num_inference_steps):
 def levels(config, num_inference_steps):
     """The grid with the clean level put before it.
 
-    The clean level's alpha is 1 with `set_alpha_to_one`, else a(0), the least noise that the model was trained on. A step
-    to the previous level uses the grid's own neighbour, so that both directions share their levels for every N.
+    The clean level's alpha is 1 with `set_alpha_to_one`, else a(0), the least noise that the model
+    was trained on. A step to the previous level uses the grid's own neighbour, so that both
+    directions share their levels for every N.
     """
     timesteps, bar = grid(config, num_inference_steps), alphas_cumprod(config)
     clean = 1.0 if config.set_alpha_to_one else bar[0]
@@ -90,7 +103,8 @@ def levels(config, num_inference_steps):
 
 
 def scalar(value, like):
-    """A float64 coefficient in the dtype of `like`, a tensor or a numpy array; so all functions here take either.
+    """A float64 coefficient in the dtype of `like`, a tensor or a numpy array; so all functions
+    here take either.
 
     (A bare Python float times a tensor would pass through float32.)
     """
@@ -103,53 +117,72 @@ def ddim_coefficients(alpha_from, alpha_to, prediction_type="epsilon", sigma=0.0
     """(c_x, c_out) of the step x_to = c_x x + c_out out, in float64.
 
     epsilon: c_x = sqrt(a_to/a_from), c_out = sqrt(1-a_to-s^2) - sqrt(a_to (1-a_from)/a_from).
-    v: with a = cos^2, a step without noise is the rotation x cos(d) + v sin(d) by the angle between the levels; it has no
+    v: with a = cos^2, a step without noise is the rotation x cos(d) + v sin(d) by the angle between
+        the levels; it has no
     division, so it also leaves zero terminal SNR.
     Raises:
-        ValueError: alpha_from is 0 and the model predicts eps, which then says nothing about the picture.
-    Source: Song et al. 2021 (arXiv 2010.02502), eq. 12; DiffEdit, eq. 2; v: Salimans & Ho 2022, appendix D.
+        ValueError: alpha_from is 0 and the model predicts eps, which then says nothing about the
+            picture.
+    Source: Song et al. 2021 (arXiv 2010.02502), eq. 12; DiffEdit, eq. 2; v: Salimans & Ho 2022,
+        appendix D.
     """
-    direction = math.sqrt(max(0.0, 1 - alpha_to - sigma ** 2))
+    direction = math.sqrt(max(0.0, 1 - alpha_to - sigma**2))
     if prediction_type == "v_prediction":
         signal, noise = math.sqrt(alpha_from), math.sqrt(1 - alpha_from)
-        return math.sqrt(alpha_to) * signal + direction * noise, direction * signal - math.sqrt(alpha_to) * noise
+        return (
+            math.sqrt(alpha_to) * signal + direction * noise,
+            direction * signal - math.sqrt(alpha_to) * noise,
+        )
     if alpha_from <= 0:
-        raise ValueError("An eps prediction cannot leave a level whose alphas_cumprod is 0: use a v-prediction model.")
-    return math.sqrt(alpha_to / alpha_from), direction - math.sqrt(alpha_to * (1 - alpha_from) / alpha_from)
+        raise ValueError(
+            "An eps prediction cannot leave a level whose alphas_cumprod is 0: use a v-prediction model."
+        )
+    return math.sqrt(alpha_to / alpha_from), direction - math.sqrt(
+        alpha_to * (1 - alpha_from) / alpha_from
+    )
 
 
 def ddim_step(x, out, alpha_from, alpha_to, prediction_type="epsilon", sigma=0.0):
     """One DDIM step between two noise levels, towards the picture or towards the noise.
 
-    x_to = sqrt(a_to) x0 + sqrt(1 - a_to - sigma^2) eps, where x0 and eps follow from `out` at the level that x is at.
+    x_to = sqrt(a_to) x0 + sqrt(1 - a_to - sigma^2) eps, where x0 and eps follow from `out` at the
+    level that x is at.
 
     Args:
         x: latents at alpha_from, any shape.
-        out: the model's prediction there, the same shape; eps, or v with prediction_type "v_prediction".
+        out: the model's prediction there, the same shape; eps, or v with prediction_type
+            "v_prediction".
         alpha_from, alpha_to: alphas_cumprod of the two levels, float64 in [0,1].
-        sigma: standard deviation of the noise that the caller adds afterwards (`ddim_sigma`); 0 is the ODE's step.
+        sigma: standard deviation of the noise that the caller adds afterwards (`ddim_sigma`); 0 is
+            the ODE's step.
     Returns:
         Latents at alpha_to, in x's dtype.
     Raises:
         ValueError: an eps prediction at alpha_from = 0.
     Source: Song et al. 2021 (arXiv 2010.02502), eq. 12; DiffEdit (arXiv 2210.11427), eq. 2 and 3.
-    Laws: a step to its own level is the identity; steps a->b->c with one eps equal a->c; the reverse step undoes it.
+    Laws: a step to its own level is the identity; steps a->b->c with one eps equal a->c; the
+        reverse step undoes it.
     """
     c_x, c_out = ddim_coefficients(alpha_from, alpha_to, prediction_type, sigma)
     return scalar(c_x, x) * x + scalar(c_out, x) * out
 
 
 def ddim_sigma(alpha_from, alpha_to, eta):
-    """eta sqrt((1-a_to)/(1-a_from)) sqrt(1 - a_from/a_to): the noise of a stochastic step (Song et al. 2021, eq. 16)."""
+    """eta sqrt((1-a_to)/(1-a_from)) sqrt(1 - a_from/a_to): the noise of a stochastic step (Song et
+    al. 2021, eq. 16)."""
     return eta * math.sqrt((1 - alpha_to) / (1 - alpha_from) * (1 - alpha_from / alpha_to))
 
 
 def add_noise(x0, noise, alpha, sigma=0.0):
-    """x_t = sqrt(a) x0 + sqrt(1-a-sigma^2) noise, all of one shape (Ho et al. 2020, eq. 4; DiffEdit, eq. 1).
+    """x_t = sqrt(a) x0 + sqrt(1-a-sigma^2) noise, all of one shape (Ho et al. 2020, eq. 4;
+    DiffEdit, eq. 1).
 
     With `sigma` the rest, sigma times fresh noise, is left to the caller.
     """
-    return scalar(math.sqrt(alpha), x0) * x0 + scalar(math.sqrt(max(0.0, 1 - alpha - sigma ** 2)), x0) * noise
+    return (
+        scalar(math.sqrt(alpha), x0) * x0
+        + scalar(math.sqrt(max(0.0, 1 - alpha - sigma**2)), x0) * noise
+    )
 
 
 def denoised(out, x, alpha, prediction_type="epsilon"):
@@ -161,7 +194,9 @@ def denoised(out, x, alpha, prediction_type="epsilon"):
     if prediction_type == "v_prediction":
         return v_to_x0(out, x, alpha), v_to_eps(out, x, alpha)
     if alpha <= 0:
-        raise ValueError("An eps prediction cannot leave a level whose alphas_cumprod is 0: use a v-prediction model.")
+        raise ValueError(
+            "An eps prediction cannot leave a level whose alphas_cumprod is 0: use a v-prediction model."
+        )
     return eps_to_x0(out, x, alpha), out
 
 
@@ -196,5 +231,6 @@ def x0_to_v(x0, x, alpha):
 
 
 def guide(unconditional, conditional, scale):
-    """u + g (c - u): classifier-free guidance on any of the predictions, which are all linear (Ho & Salimans 2022, eq. 6)."""
+    """u + g (c - u): classifier-free guidance on any of the predictions, which are all linear (Ho &
+    Salimans 2022, eq. 6)."""
     return unconditional + scalar(scale, conditional) * (conditional - unconditional)

@@ -1,7 +1,9 @@
-"""CLIP's byte-pair tokenizer: a public-layout `tokenizer/` folder in, int32 ids [B, max_length] out.
+"""CLIP's byte-pair tokenizer: a public-layout `tokenizer/` folder in, int32 ids [B, max_length]
+out.
 
-The ids are those of transformers' `CLIPTokenizer` (5.23), also where it surprises: SD 2.x pads with "!", so "!" is a
-special token, cut out of the raw text before words are formed; and `do_lower_case` is ignored, CLIP always lower-cases.
+The ids are those of transformers' `CLIPTokenizer` (5.23), also where it surprises: SD 2.x pads with
+"!", so "!" is a special token, cut out of the raw text before words are formed; and `do_lower_case`
+is ignored, CLIP always lower-cases.
 """
 
 import json
@@ -16,15 +18,31 @@ from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 from .errors import InputError
 
 # Radford et al. 2021, `simple_tokenizer.py`.
-WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+WORD = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
 END = "<|endoftext|>"
-# In the order in which they are registered: of unequal entries with one text, the later one's flags win.
-SPECIAL = {"bos_token": "<|startoftext|>", "eos_token": END, "unk_token": END, "sep_token": None, "pad_token": END,
-           "cls_token": None, "mask_token": None}
+# In the order in which they are registered: of unequal entries with one text, the later one's flags
+# win.
+SPECIAL = {
+    "bos_token": "<|startoftext|>",
+    "eos_token": END,
+    "unk_token": END,
+    "sep_token": None,
+    "pad_token": END,
+    "cls_token": None,
+    "mask_token": None,
+}
 # Settings that would change the ids, with the values CLIP is trained with.
-FIXED = {"padding_side": ["right"], "truncation_side": ["right"], "split_special_tokens": [False],
-         "add_bos_token": [True], "add_eos_token": [True],
-         "additional_special_tokens": [[], {}, None], "extra_special_tokens": [[], {}, None]}
+FIXED = {
+    "padding_side": ["right"],
+    "truncation_side": ["right"],
+    "split_special_tokens": [False],
+    "add_bos_token": [True],
+    "add_eos_token": [True],
+    "additional_special_tokens": [[], {}, None],
+    "extra_special_tokens": [[], {}, None],
+}
 
 
 @dataclass(frozen=True)
@@ -42,13 +60,16 @@ def load(folder) -> Tokenizer:
     """Read a `tokenizer/` folder.
 
     Args:
-        folder: holds tokenizer_config.json, and vocab.json with merges.txt (preferred) or tokenizer.json.
+        folder: holds tokenizer_config.json, and vocab.json with merges.txt (preferred) or
+            tokenizer.json.
     Raises:
         InputError: a file is missing or unreadable, or its content is not a CLIP tokenizer.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: give the `tokenizer` folder of a Stable Diffusion model")
+        raise InputError(
+            f"{folder} is not a folder: give the `tokenizer` folder of a Stable Diffusion model"
+        )
     config, tokens = _settings(folder)
     named = {key: config.get(key) or default for key, default in SPECIAL.items()}
     named = {key: _added(value, folder, key) for key, value in named.items() if value is not None}
@@ -60,12 +81,26 @@ def load(folder) -> Tokenizer:
     vocab, merges = _bpe(folder)
     for token in tokens:
         if str(token) not in vocab:
-            raise InputError(f"{folder}: special token {str(token)!r} is not in the vocabulary: name one that is")
-    library = tokenizers.Tokenizer(models.BPE(vocab, merges, unk_token=str(named["unk_token"]), fuse_unk=False,
-                                              continuing_subword_prefix="", end_of_word_suffix="</w>"))
+            raise InputError(
+                f"{folder}: special token {str(token)!r} is not in the vocabulary: name one that is"
+            )
+    library = tokenizers.Tokenizer(
+        models.BPE(
+            vocab,
+            merges,
+            unk_token=str(named["unk_token"]),
+            fuse_unk=False,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+        )
+    )
     library.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     library.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(WORD), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+        [
+            pre_tokenizers.Split(Regex(WORD), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     library.add_special_tokens(tokens)
     bos, eos, pad = (vocab[str(named[key])] for key in ("bos_token", "eos_token", "pad_token"))
     return Tokenizer(library, bos, eos, pad, _max_length(config, folder))
@@ -86,7 +121,7 @@ def encode(tokenizer: Tokenizer, texts) -> np.ndarray:
     ids = np.full((len(texts), tokenizer.max_length), tokenizer.pad, np.int32)
     for row, text in zip(ids, texts):
         body = _body(tokenizer, text)
-        row[:len(body) + 2] = [tokenizer.bos, *body, tokenizer.eos]
+        row[: len(body) + 2] = [tokenizer.bos, *body, tokenizer.eos]
     return ids
 
 
@@ -95,12 +130,17 @@ def _body(tokenizer: Tokenizer, text: str) -> list:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InputError(f"prompt {text!r} has a lone surrogate at index {error.start}: remove it") from None
+        raise InputError(
+            f"prompt {text!r} has a lone surrogate at index {error.start}: remove it"
+        ) from None
     encoding = tokenizer.library.encode(text, add_special_tokens=False)
     room = tokenizer.max_length - 2
     if len(encoding.ids) > room:
-        dropped = text[encoding.offsets[room][0]:]
-        warnings.warn(f"the prompt has {len(encoding.ids)} tokens and {room} fit: dropped {dropped!r}", stacklevel=3)
+        dropped = text[encoding.offsets[room][0] :]
+        warnings.warn(
+            f"the prompt has {len(encoding.ids)} tokens and {room} fit: dropped {dropped!r}",
+            stacklevel=3,
+        )
     return encoding.ids[:room]
 
 
@@ -110,13 +150,20 @@ def _settings(folder: Path) -> tuple:
     table = config.get("added_tokens_decoder")
     if table is None:  # the older layout spreads the same over more files
         config |= _read(folder / "special_tokens_map.json", optional=True)
-        table = {index: text for text, index in _read(folder / "added_tokens.json", optional=True).items()}
+        table = {
+            index: text
+            for text, index in _read(folder / "added_tokens.json", optional=True).items()
+        }
         whole = _read(folder / "tokenizer.json", optional=True)
         table |= {token["id"]: token for token in whole.get("added_tokens", [])}
     for key, allowed in FIXED.items():
         if config.get(key, allowed[0]) not in allowed:
-            raise InputError(f"{folder}: {key} = {config[key]!r} is not supported: set it to {allowed[0]!r}")
-    return config, [_added(table[index], folder, f"added token {index}") for index in sorted(table, key=int)]
+            raise InputError(
+                f"{folder}: {key} = {config[key]!r} is not supported: set it to {allowed[0]!r}"
+            )
+    return config, [
+        _added(table[index], folder, f"added token {index}") for index in sorted(table, key=int)
+    ]
 
 
 def _bpe(folder: Path) -> tuple:
@@ -124,20 +171,32 @@ def _bpe(folder: Path) -> tuple:
     absent = [name for name in ("vocab.json", "merges.txt") if not (folder / name).exists()]
     if not absent:
         source, vocab = folder / "merges.txt", _read(folder / "vocab.json")
-        merges = [line for line in _read(source, parse=str.splitlines) if line and not line.startswith("#version")]
+        merges = [
+            line
+            for line in _read(source, parse=str.splitlines)
+            if line and not line.startswith("#version")
+        ]
     elif (folder / "tokenizer.json").exists():
         source = folder / "tokenizer.json"
         model = _read(source).get("model", {})
         vocab, merges = model.get("vocab", {}), model.get("merges", [])
     else:
-        raise InputError(f"{folder}: no {' and '.join(absent)} and no tokenizer.json: copy them from the release")
-    if not isinstance(vocab, dict) or not all(type(index) is int and 0 <= index < 2**31 for index in vocab.values()):
-        raise InputError(f"{folder}: the vocabulary must map tokens to ids: copy it from the model's release")
+        raise InputError(
+            f"{folder}: no {' and '.join(absent)} and no tokenizer.json: copy them from the release"
+        )
+    if not isinstance(vocab, dict) or not all(
+        type(index) is int and 0 <= index < 2**31 for index in vocab.values()
+    ):
+        raise InputError(
+            f"{folder}: the vocabulary must map tokens to ids: copy it from the model's release"
+        )
     pairs = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
     for rank, pair in enumerate(pairs, 1):
         if len(pair) != 2 or not vocab.keys() >= {*pair, "".join(pair)}:
-            raise InputError(f"{source}: merge {rank} {' '.join(pair)!r} is not two vocabulary tokens that join to a "
-                             "third: copy the file from the model's release")
+            raise InputError(
+                f"{source}: merge {rank} {' '.join(pair)!r} is not two vocabulary tokens that join to a "
+                "third: copy the file from the model's release"
+            )
     return vocab, pairs
 
 
@@ -147,19 +206,28 @@ def _max_length(config: dict, folder: Path) -> int:
     if length is None or type(length) in (int, float) and length > 1e20:
         return 77
     if type(length) is not int or length < 2:
-        raise InputError(f"{folder}: model_max_length = {length!r} must be an integer of at least 2, such as 77")
+        raise InputError(
+            f"{folder}: model_max_length = {length!r} must be an integer of at least 2, such as 77"
+        )
     return length
 
 
 def _added(value, folder: Path, key: str):
-    """A token given as its text, which is matched before normalisation, or as the AddedToken of a dictionary."""
+    """A token given as its text, which is matched before normalisation, or as the AddedToken of a
+    dictionary."""
     if isinstance(value, str):
         return value
     try:
-        flags = {name: value[name] for name in ("lstrip", "rstrip", "single_word", "normalized") if name in value}
+        flags = {
+            name: value[name]
+            for name in ("lstrip", "rstrip", "single_word", "normalized")
+            if name in value
+        }
         return AddedToken(value["content"], special=True, **flags)
     except (TypeError, KeyError):
-        raise InputError(f"{folder}: {key} = {value!r} must be a token's text or an AddedToken") from None
+        raise InputError(
+            f"{folder}: {key} = {value!r} must be a token's text or an AddedToken"
+        ) from None
 
 
 def _object(text: str) -> dict:
@@ -176,4 +244,6 @@ def _read(path: Path, parse=_object, optional: bool = False):
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is missing or unreadable ({error}): copy it from the model's release") from None
+        raise InputError(
+            f"{path} is missing or unreadable ({error}): copy it from the model's release"
+        ) from None

@@ -9,18 +9,27 @@ from . import params as P
 
 def specs(config):
     """Leaves of the UNet for a `UNetConfig`."""
-    widths, time, levels = config.block_out_channels, 4 * config.block_out_channels[0], len(config.block_out_channels)
+    widths, time, levels = (
+        config.block_out_channels,
+        4 * config.block_out_channels[0],
+        len(config.block_out_channels),
+    )
 
     def attentions(block, kind, width, count, depth):
         if kind.startswith("CrossAttn"):
-            leaves = L.transformer_specs(width, config.cross_attention_dim, depth, config.use_linear_projection)
+            leaves = L.transformer_specs(
+                width, config.cross_attention_dim, depth, config.use_linear_projection
+            )
         elif kind.startswith("Attn"):
             leaves = L.spatial_attention_specs(width)
         else:
             return {}
         return {f"{block}.attentions.{j}": leaves for j in range(count)}
 
-    tree = {"conv_in": P.conv(config.in_channels, widths[0], config.conv_in_kernel), "time_embedding": L.time_specs(widths[0])}
+    tree = {
+        "conv_in": P.conv(config.in_channels, widths[0], config.conv_in_kernel),
+        "time_embedding": L.time_specs(widths[0]),
+    }
     c, skips = widths[0], [widths[0]]
     for i, (kind, width) in enumerate(zip(config.down_block_types, widths)):
         block = f"down_blocks.{i}"
@@ -48,7 +57,8 @@ def specs(config):
 
 
 def apply(params, latents, timesteps, encoder_hidden_states, config, kernels):
-    """Latents at a noise level, the timestep and the text -> the model's raw prediction (eps or v, as it was trained).
+    """Latents at a noise level, the timestep and the text -> the model's raw prediction (eps or v,
+    as it was trained).
 
     Args:
         params: the tree of `specs(config)`.
@@ -57,20 +67,37 @@ def apply(params, latents, timesteps, encoder_hidden_states, config, kernels):
         encoder_hidden_states: text states [B,S,D].
     Returns:
         [B,C,h,w].
-    Source: Rombach et al. 2022 (arXiv 2112.10752), section 3; Ho et al. 2020 (arXiv 2006.11239), appendix B.
+    Source: Rombach et al. 2022 (arXiv 2112.10752), section 3; Ho et al. 2020 (arXiv 2006.11239),
+        appendix B.
     """
     groups, eps, levels = config.norm_num_groups, config.norm_eps, len(config.block_out_channels)
 
     def attend(block, j, kind, x, heads, depth):
         if kind.startswith("CrossAttn"):
-            return L.transformer(params[block + ".attentions." + str(j)], x, encoder_hidden_states, heads, depth, groups,
-                                 kernels)
+            return L.transformer(
+                params[block + ".attentions." + str(j)],
+                x,
+                encoder_hidden_states,
+                heads,
+                depth,
+                groups,
+                kernels,
+            )
         if kind.startswith("Attn"):
-            return L.spatial_attention(params[block + ".attentions." + str(j)], x, heads, groups, eps, kernels)
+            return L.spatial_attention(
+                params[block + ".attentions." + str(j)], x, heads, groups, eps, kernels
+            )
         return x
 
-    time = L.time_embedding(params["time_embedding"], timesteps, config.block_out_channels[0], config.flip_sin_to_cos,
-                            config.freq_shift, latents.dtype, kernels)
+    time = L.time_embedding(
+        params["time_embedding"],
+        timesteps,
+        config.block_out_channels[0],
+        config.flip_sin_to_cos,
+        config.freq_shift,
+        latents.dtype,
+        kernels,
+    )
     x = K.conv2d(params["conv_in"], latents, kernels, padding=same(config.conv_in_kernel))
     skips = (x,)
     for i in range(levels):
@@ -80,7 +107,13 @@ def apply(params, latents, timesteps, encoder_hidden_states, config, kernels):
             x = attend(block, j, config.down_block_types[i], x, config.heads[i], config.depths[i])
             skips = skips + (x,)
         if i < levels - 1:
-            x = K.conv2d(params[block + ".downsamplers.0.conv"], x, kernels, stride=2, padding=halving(config.downsample_padding))
+            x = K.conv2d(
+                params[block + ".downsamplers.0.conv"],
+                x,
+                kernels,
+                stride=2,
+                padding=halving(config.downsample_padding),
+            )
             skips = skips + (x,)
 
     scale = config.mid_block_scale_factor
@@ -92,11 +125,22 @@ def apply(params, latents, timesteps, encoder_hidden_states, config, kernels):
         block = "up_blocks." + str(i)
         for j in range(config.layers[levels - 1 - i] + 1):
             skip, skips = skips[-1], skips[:-1]
-            x = L.resnet(params[block + ".resnets." + str(j)], ops.concat((x, skip), 1), time, groups, eps, kernels)
-            x = attend(block, j, config.up_block_types[i], x, config.up_heads[i], config.up_depths[i])
+            x = L.resnet(
+                params[block + ".resnets." + str(j)],
+                ops.concat((x, skip), 1),
+                time,
+                groups,
+                eps,
+                kernels,
+            )
+            x = attend(
+                block, j, config.up_block_types[i], x, config.up_heads[i], config.up_depths[i]
+            )
         if i < levels - 1:
             height, width = skips[-1].shape[2:]
-            x = K.upsample(x, kernels)[:, :, :height, :width]  # an odd size lost half a cell on its way down
+            x = K.upsample(x, kernels)[
+                :, :, :height, :width
+            ]  # an odd size lost half a cell on its way down
             x = K.conv2d(params[block + ".upsamplers.0.conv"], x, kernels)
     x = K.silu(K.group_norm(params["conv_norm_out"], x, groups, eps, kernels), kernels)
     return K.conv2d(params["conv_out"], x, kernels, padding=same(config.conv_out_kernel))
@@ -108,5 +152,6 @@ def same(kernel):
 
 
 def halving(padding):
-    """Padding of a stride-2 convolution; 0 means one row and column at the far side only, as the first DDPM code had it."""
+    """Padding of a stride-2 convolution; 0 means one row and column at the far side only, as the
+    first DDPM code had it."""
     return (0, 1, 0, 1) if padding == 0 else (padding,) * 4

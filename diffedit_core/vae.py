@@ -33,13 +33,20 @@ def specs(config):
         return blocks
 
     tree = {
-        "encoder": {"conv_in": P.conv(config.in_channels, widths[0], 3),
-                    **stack("down_blocks", widths, config.layers_per_block, "downsamplers"),
-                    "mid_block": block, "conv_norm_out": P.norm(last), "conv_out": P.conv(last, moments, 3)},
-        "decoder": {"conv_in": P.conv(latent, last, 3),
-                    **stack("up_blocks", widths[::-1], config.layers_per_block + 1, "upsamplers"),
-                    "mid_block": block, "conv_norm_out": P.norm(widths[0]),
-                    "conv_out": P.conv(widths[0], config.out_channels, 3)},
+        "encoder": {
+            "conv_in": P.conv(config.in_channels, widths[0], 3),
+            **stack("down_blocks", widths, config.layers_per_block, "downsamplers"),
+            "mid_block": block,
+            "conv_norm_out": P.norm(last),
+            "conv_out": P.conv(last, moments, 3),
+        },
+        "decoder": {
+            "conv_in": P.conv(latent, last, 3),
+            **stack("up_blocks", widths[::-1], config.layers_per_block + 1, "upsamplers"),
+            "mid_block": block,
+            "conv_norm_out": P.norm(widths[0]),
+            "conv_out": P.conv(widths[0], config.out_channels, 3),
+        },
     }
     if config.use_quant_conv:
         tree["quant_conv"] = P.conv(moments, moments, 1)
@@ -58,7 +65,8 @@ def mid_block(params, x, config, kernels):
 
 
 def encode(params, image, config, kernels):
-    """Picture -> mean and log-variance of its latents, unscaled; the log-variance is clamped to [-30, 20].
+    """Picture -> mean and log-variance of its latents, unscaled; the log-variance is clamped to
+    [-30, 20].
 
     Args:
         image: [B,3,H,W] in [-1,1], H and W multiples of `config.factor`.
@@ -79,7 +87,7 @@ def encode(params, image, config, kernels):
     x = K.conv2d(p["conv_out"], x, kernels)
     if config.use_quant_conv:
         x = K.conv2d(params["quant_conv"], x, kernels, padding=(0, 0, 0, 0))
-    return x[:, :config.latent_channels], ops.clamp(x[:, config.latent_channels:], -30.0, 20.0)
+    return x[:, : config.latent_channels], ops.clamp(x[:, config.latent_channels :], -30.0, 20.0)
 
 
 def decode(params, latents, config, kernels):
@@ -99,7 +107,8 @@ def decode(params, latents, config, kernels):
 
 
 def sample(mean, log_variance, noise):
-    """z = mean + exp(log_variance / 2) noise, all [B,C,h,w] (Kingma & Welling 2013, section 2.4)."""
+    """z = mean + exp(log_variance / 2) noise, all [B,C,h,w] (Kingma & Welling 2013, section
+    2.4)."""
     return mean + ops.exp(0.5 * log_variance) * noise
 
 
@@ -111,7 +120,8 @@ class Tiling(NamedTuple):
 
 
 def encode_tiled(encode_one, image, factor, tiling):
-    """`encode_one` (picture -> (mean, log_variance)) over overlapping tiles. numpy in and out; whole if tiling is None."""
+    """`encode_one` (picture -> (mean, log_variance)) over overlapping tiles. numpy in and out;
+    whole if tiling is None."""
     if tiling is None:
         return encode_one(image)
     outputs = _over_tiles(encode_one, image, tiling, factor, 1)
@@ -119,30 +129,43 @@ def encode_tiled(encode_one, image, factor, tiling):
 
 
 def decode_tiled(decode_one, latents, factor, tiling):
-    """`decode_one` (latents -> picture) over overlapping tiles. numpy in and out; whole if tiling is None."""
+    """`decode_one` (latents -> picture) over overlapping tiles. numpy in and out; whole if tiling
+    is None."""
     if tiling is None:
         return decode_one(latents)
     return _over_tiles(lambda tile: (decode_one(tile),), latents, tiling, 1, factor)[0]
 
 
 def _over_tiles(function, x, tiling, step_in, step_out):
-    """Weighted mean of the function's outputs over tiles whose weights fall off linearly across the overlap.
+    """Weighted mean of the function's outputs over tiles whose weights fall off linearly across the
+    overlap.
 
-    A tile lies at whole latent cells; one cell is `step_in` wide in x and `step_out` wide in the outputs. All tiles have
-    one size, so that a single compiled graph serves them.
+    A tile lies at whole latent cells; one cell is `step_in` wide in x and `step_out` wide in the
+    outputs. All tiles have one size, so that a single compiled graph serves them.
     """
     height, width = (n // step_in for n in x.shape[2:])
     rows, columns = min(tiling.tile, height), min(tiling.tile, width)
     sums, total = None, np.zeros((1, 1, height * step_out, width * step_out), np.float32)
-    weight = (_ramp(rows * step_out, tiling.overlap * step_out)[:, None] * _ramp(columns * step_out, tiling.overlap * step_out))
+    weight = _ramp(rows * step_out, tiling.overlap * step_out)[:, None] * _ramp(
+        columns * step_out, tiling.overlap * step_out
+    )
     for top in starts(height, rows, tiling.overlap):
         for left in starts(width, columns, tiling.overlap):
-            tile = x[:, :, top * step_in:(top + rows) * step_in, left * step_in:(left + columns) * step_in]
+            tile = x[
+                :,
+                :,
+                top * step_in : (top + rows) * step_in,
+                left * step_in : (left + columns) * step_in,
+            ]
             outputs = function(np.ascontiguousarray(tile))
             if sums is None:
                 sums = [np.zeros((*o.shape[:2], *total.shape[2:]), np.float32) for o in outputs]
-            window = (slice(None), slice(None), slice(top * step_out, (top + rows) * step_out),
-                      slice(left * step_out, (left + columns) * step_out))
+            window = (
+                slice(None),
+                slice(None),
+                slice(top * step_out, (top + rows) * step_out),
+                slice(left * step_out, (left + columns) * step_out),
+            )
             for s, o in zip(sums, outputs):
                 s[window] += o * weight
             total[window] += weight
@@ -152,12 +175,14 @@ def _over_tiles(function, x, tiling, step_in, step_out):
 
 
 def starts(size, tile, overlap):
-    """First cells of tiles that cover 0..size-1, evenly spread, neighbours sharing at least `overlap` cells."""
+    """First cells of tiles that cover 0..size-1, evenly spread, neighbours sharing at least
+    `overlap` cells."""
     count = 1 if tile >= size else -(-(size - overlap) // (tile - overlap))
     return [round(i * (size - tile) / max(1, count - 1)) for i in range(count)]
 
 
 def _ramp(size, overlap):
-    """Weights that rise from the edge over `overlap` and are 1 inside; never 0, so that a picture's edge keeps its one tile."""
+    """Weights that rise from the edge over `overlap` and are 1 inside; never 0, so that a picture's
+    edge keeps its one tile."""
     edge = np.minimum(np.arange(size) + 0.5, size - np.arange(size) - 0.5)
     return np.minimum(edge / max(overlap, 1), 1).astype(np.float32)

@@ -1,5 +1,5 @@
-"""Hypothesis profiles: "dev" by default, "ci" with ten times the examples, "faults" for tests/mutations.py, which needs no
-smallest example; the table of laws at the end of a run.
+"""Hypothesis profiles: "dev" by default, "ci" with ten times the examples, "faults" for
+tests/mutations.py, which needs no smallest example; the table of laws at the end of a run.
 
 Choose a profile by the environment variable HYPOTHESIS_PROFILE or by pytest's --hypothesis-profile.
 """
@@ -8,15 +8,24 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # a first operation in MindSpore takes a second
+COMMON = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow],
+}  # a first operation in MindSpore takes a second
 settings.register_profile("dev", max_examples=25, derandomize=True, **COMMON)
 settings.register_profile("ci", max_examples=250, **COMMON)
-settings.register_profile("faults", max_examples=8, derandomize=True, phases=(Phase.explicit, Phase.generate), **COMMON)
+settings.register_profile(
+    "faults", max_examples=8, derandomize=True, phases=(Phase.explicit, Phase.generate), **COMMON
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 def pytest_addoption(parser):
-    parser.addoption("--integrator", metavar="PACKAGE.MODULE:FUNCTION", help="check this integrator against tests/laws.py")
+    parser.addoption(
+        "--integrator",
+        metavar="PACKAGE.MODULE:FUNCTION",
+        help="check this integrator against tests/laws.py",
+    )
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,4 +1,5 @@
-"""Laws of integrators: what any step function has to obey, and what some of them can do besides. No model is needed.
+"""Laws of integrators: what any step function has to obey, and what some of them can do besides. No
+model is needed.
 
 Your own integrator is checked by
 
@@ -8,22 +9,28 @@ with the contract of diffedit_core/integrators.py:
 
     function(denoise, state, levels, i, j) -> State
 
-    denoise(x, k) -> (x0, eps)   the model's picture and noise for x taken as a latent of level k; both tensors like x
-    state                        `integrators.State`; a journey begins with State(x). Whatever has to be carried from step
-                                 to step goes into its fields, since the function is called again with what it returned.
-    levels                       `schedule.Levels`; levels.alphas[k] is alphas_cumprod at level k, float64, 0 the cleanest
-    i, j                         take the state from level i to its neighbour j: j = i+1 is up to the noise, j = i-1 down
+    denoise(x, k) -> (x0, eps)   the model's picture and noise for x taken as a latent of level k;
+    both tensors like x state                        `integrators.State`; a journey begins with
+                                 State(x). Whatever has to be carried from step to step goes into
+                                 its fields, since the function is called again with what it
+                                 returned.
+    levels                       `schedule.Levels`; levels.alphas[k] is alphas_cumprod at level k,
+    float64, 0 the cleanest i, j                         take the state from level i to its
+    neighbour j: j = i+1 is up to the noise, j = i-1 down
 
-A multi-step method keeps its past in `history`, a method with two latents the second one in `partner`. The smallest one:
+A multi-step method keeps its past in `history`, a method with two latents the second one in
+`partner`. The smallest one:
 
     def euler(denoise, state, levels, i, j):
         x0, eps = denoise(state.latents, i)
         return State(schedule.add_noise(x0, eps, levels.alphas[j]))
 
-Your function gets MindSpore tensors, as in a run; ours are checked on numpy arrays, which is faster, and once more on tensors.
+Your function gets MindSpore tensors, as in a run; ours are checked on numpy arrays, which is
+faster, and once more on tensors.
 
-`LAWS` maps a name to a `Law`. Those that `hold_for_all` have to hold; of the others a table tells which do. A law is a
-function of the step function and one example, which hypothesis draws and shrinks, and raises AssertionError.
+`LAWS` maps a name to a `Law`. Those that `hold_for_all` have to hold; of the others a table tells
+which do. A law is a function of the step function and one example, which hypothesis draws and
+shrinks, and raises AssertionError.
 """
 
 import math
@@ -40,7 +47,8 @@ from . import strategies as draw
 
 
 class Law(NamedTuple):
-    """A law: the sentence that it states, its examples, and whether every integrator has to obey it."""
+    """A law: the sentence that it states, its examples, and whether every integrator has to obey
+    it."""
 
     check: Callable  # (step, example); raises AssertionError
     examples: st.SearchStrategy
@@ -57,21 +65,25 @@ LAWS = {}
 
 def law(examples, holds_for_all=True, cost=1):
     """Register a law under its function's name."""
+
     def register(check):
         LAWS[check.__name__] = Law(check, examples, holds_for_all, cost)
         return check
+
     return register
 
 
-# --- denoisers in closed form -----------------------------------------------------------------------------------------
+# --- denoisers in closed form ---------------------------------------------------------------------
 
 
 class Field(NamedTuple):
     """The noise that a model sees, eps(x, a), in closed form; `value` is its one number.
 
-    constant: eps = value. linear: eps = value x. gaussian: exact for pictures x0 ~ N(0, value^2). mixture: exact for
-    x0 ~ 0.3 N(-1, value^2) + 0.7 N(0.8, value^2). picture: exact where `value` is the only picture that there is. network: a
-    random function of x's neighbourhood and of the level, Lipschitz with constant `value` in the largest norm.
+    constant: eps = value. linear: eps = value x. gaussian: exact for pictures x0 ~ N(0, value^2).
+        mixture: exact for
+    x0 ~ 0.3 N(-1, value^2) + 0.7 N(0.8, value^2). picture: exact where `value` is the only picture
+    that there is. network: a random function of x's neighbourhood and of the level, Lipschitz with
+    constant `value` in the largest norm.
     """
 
     name: str
@@ -79,7 +91,7 @@ class Field(NamedTuple):
 
     def eps(self, x, alpha):
         """numpy [B,...] in, numpy out; each row by itself."""
-        signal, variance = math.sqrt(alpha), alpha * self.value ** 2 + 1 - alpha
+        signal, variance = math.sqrt(alpha), alpha * self.value**2 + 1 - alpha
         noise = math.sqrt(1 - alpha)
         if self.name == "constant":
             return np.full_like(x, self.value)
@@ -96,7 +108,9 @@ class Field(NamedTuple):
         return np.tanh(self.value * near + 0.7 * signal)
 
     def denoiser(self, levels, kind="epsilon", asked=None):
-        """`denoise` for these levels, as a model with predictions of a kind; appends (k, shape) of what is asked to a list."""
+        """`denoise` for these levels, as a model with predictions of a kind; appends (k, shape) of
+        what is asked to a list."""
+
         def denoise(x, k):
             if asked is not None:
                 asked.append((k, x.shape))
@@ -105,11 +119,13 @@ class Field(NamedTuple):
             if kind == "v_prediction" and alpha > 0:
                 eps = (eps - math.sqrt(1 - alpha) * x) / math.sqrt(alpha)
             return S.denoised(np.asarray(eps, x.dtype), x, alpha, kind)
+
         return denoise
 
 
 def on_tensors(step):
     """A step function of MindSpore tensors, seen as one of numpy arrays."""
+
     def convert(value, kind, to):
         if isinstance(value, kind):
             return to(value)
@@ -121,7 +137,13 @@ def on_tensors(step):
     def stepped(denoise, state, levels, i, j):
         def asked(x, k):
             return tuple(ms.Tensor(part) for part in denoise(x.asnumpy(), k))
-        return convert(step(asked, convert(state, np.ndarray, ms.Tensor), levels, i, j), ms.Tensor, ms.Tensor.asnumpy)
+
+        return convert(
+            step(asked, convert(state, np.ndarray, ms.Tensor), levels, i, j),
+            ms.Tensor,
+            ms.Tensor.asnumpy,
+        )
+
     return stepped
 
 
@@ -154,34 +176,45 @@ def there_and_back(step, denoise, levels, x):
 def near(result, wanted, allowed):
     """Assert a difference of at most `allowed`, a number or an array."""
     error = np.abs(np.asarray(result).astype(np.float64) - wanted)
-    assert np.isfinite(error).all() and (error <= allowed).all(), f"off by {error.max():.3g}, allowed {np.max(allowed):.3g}"
+    assert (
+        np.isfinite(error).all() and (error <= allowed).all()
+    ), f"off by {error.max():.3g}, allowed {np.max(allowed):.3g}"
 
 
 def one_step_size(x, eps, alpha_from, alpha_to):
     """What a step adds up, without signs: sqrt(b/a) (|x| + sqrt(1-a) |eps|) + sqrt(1-b) |eps|."""
     x, eps = np.abs(np.asarray(x, np.float64)), abs(eps)
-    return math.sqrt(alpha_to / alpha_from) * (x + math.sqrt(1 - alpha_from) * eps) + math.sqrt(1 - alpha_to) * eps
+    return (
+        math.sqrt(alpha_to / alpha_from) * (x + math.sqrt(1 - alpha_from) * eps)
+        + math.sqrt(1 - alpha_to) * eps
+    )
 
 
 def reversal_bound(x, eps, a, b):
-    """How far rounding may take a step a -> b and back with one eps from x: 16 machine epsilons times an amplification.
+    """How far rounding may take a step a -> b and back with one eps from x: 16 machine epsilons
+    times an amplification.
 
-    A step is sqrt(b) x0 + sqrt(1-b) eps with x0 = (x - sqrt(1-a) eps) / sqrt(a), or the same sorted by x and eps. Each
-    term passes at most five roundings of half an epsilon (coefficient, product, sum, factor, sum), so that a step errs by
-    2.5 epsilons of `one_step_size` M(x, a, b). The way back multiplies the first step's error by sqrt(a/b) and adds its
-    own, 2.5 epsilons of M(y, b, a) with y the latent in between, |y| <= M(x, a, b):
+    A step is sqrt(b) x0 + sqrt(1-b) eps with x0 = (x - sqrt(1-a) eps) / sqrt(a), or the same sorted
+    by x and eps. Each term passes at most five roundings of half an epsilon (coefficient, product,
+    sum, factor, sum), so that a step errs by 2.5 epsilons of `one_step_size` M(x, a, b). The way
+    back multiplies the first step's error by sqrt(a/b) and adds its own, 2.5 epsilons of M(y, b, a)
+    with y the latent in between, |y| <= M(x, a, b):
 
         error <= 2.5 epsilon (sqrt(a/b) M(x, a, b) + M(y, b, a)) <= 5 epsilon A,
         A = sqrt(a/b) M(x, a, b) + M(0, b, a).
 
-    16 leaves a factor of three for methods that compose a step of more operations, such as EDICT's mixing. A denormal number
-    is rounded to a multiple s of the smallest one instead: that adds 16 s for each step, multiplied by sqrt(a/b) for the first.
+    16 leaves a factor of three for methods that compose a step of more operations, such as EDICT's
+    mixing. A denormal number is rounded to a multiple s of the smallest one instead: that adds 16 s
+    for each step, multiplied by sqrt(a/b) for the first.
     """
     amplification = math.sqrt(a / b) * one_step_size(x, eps, a, b) + one_step_size(0, eps, b, a)
-    return 16 * (np.finfo(x.dtype).eps * amplification + float(np.finfo(x.dtype).smallest_subnormal) * (1 + math.sqrt(a / b)))
+    return 16 * (
+        np.finfo(x.dtype).eps * amplification
+        + float(np.finfo(x.dtype).smallest_subnormal) * (1 + math.sqrt(a / b))
+    )
 
 
-# --- laws of one step -------------------------------------------------------------------------------------------------
+# --- laws of one step -----------------------------------------------------------------------------
 
 
 class Step(NamedTuple):
@@ -193,9 +226,11 @@ class Step(NamedTuple):
 
 
 any_field = st.one_of(
-    st.builds(Field, st.just("constant"), st.floats(-2, 2)), st.builds(Field, st.just("linear"), st.floats(-0.5, 0.5)),
+    st.builds(Field, st.just("constant"), st.floats(-2, 2)),
+    st.builds(Field, st.just("linear"), st.floats(-0.5, 0.5)),
     st.builds(Field, st.sampled_from(("gaussian", "mixture")), st.floats(0.25, 2)),
-    st.builds(Field, st.just("network"), st.floats(0.1, 1)))
+    st.builds(Field, st.just("network"), st.floats(0.1, 1)),
+)
 constant_field = st.builds(Field, st.just("constant"), st.floats(-2, 2))
 linear_field = st.builds(Field, st.sampled_from(("linear", "gaussian")), st.floats(0.25, 0.5))
 doubles = draw.latents(dtype=np.float64)
@@ -211,10 +246,17 @@ def identity(step, example):
         near(step(denoise, State(x), levels, i, j).latents, x, 16 * np.finfo(x.dtype).eps * size)
 
 
-@law(st.builds(Step, draw.alpha_pairs.map(lambda p: tuple(sorted(p, reverse=True))), constant_field,
-               draw.latents(dtype=draw.floats_of_all_sizes)))
+@law(
+    st.builds(
+        Step,
+        draw.alpha_pairs.map(lambda p: tuple(sorted(p, reverse=True))),
+        constant_field,
+        draw.latents(dtype=draw.floats_of_all_sizes),
+    )
+)
 def reversal_with_one_eps(step, example):
-    """With one eps the step back undoes the step, up to rounding: within 16 x amplification x machine epsilon.
+    """With one eps the step back undoes the step, up to rounding: within 16 x amplification x
+    machine epsilon.
 
     `reversal_bound` derives the amplification.
     """
@@ -225,7 +267,7 @@ def reversal_with_one_eps(step, example):
         near(back.latents, x, reversal_bound(x, example.field.value, a, b))
 
 
-# --- laws of a journey ------------------------------------------------------------------------------------------------
+# --- laws of a journey ----------------------------------------------------------------------------
 
 
 class Journey(NamedTuple):
@@ -247,23 +289,40 @@ def relative(result, wanted):
 
 @law(journeys(constant_field))
 def composition_with_one_eps(step, example):
-    """With one eps, a path leads where a single step from its first to its last level leads, in both directions."""
+    """With one eps, a path leads where a single step from its first to its last level leads, in
+    both directions."""
     levels, eps = path(example.alphas), example.field.value
     denoise, x = example.field.denoiser(levels), np.clip(example.x, -100, 100)
     for walk, a, b in ((up, 0, -1), (down, -1, 0)):
         a, b = levels.alphas[a], levels.alphas[b]
         wanted = math.sqrt(b / a) * (x - math.sqrt(1 - a) * eps) + math.sqrt(1 - b) * eps
-        near(walk(step, denoise, levels, State(x))[-1].latents, wanted, 1e-9 * (1 + np.abs(x).max()) / math.sqrt(a))
+        near(
+            walk(step, denoise, levels, State(x))[-1].latents,
+            wanted,
+            1e-9 * (1 + np.abs(x).max()) / math.sqrt(a),
+        )
 
 
-@law(journeys(st.builds(Field, st.just("picture"), st.floats(-2, 2)), least=0.02, most=0.9), holds_for_all=False)
+@law(
+    journeys(st.builds(Field, st.just("picture"), st.floats(-2, 2)), least=0.02, most=0.9),
+    holds_for_all=False,
+)
 def one_picture_is_found(step, example):
-    """Where only one picture exists, every path keeps x = sqrt(a) picture + sqrt(1-a) noise with the noise it began with."""
+    """Where only one picture exists, every path keeps x = sqrt(a) picture + sqrt(1-a) noise with
+    the noise it began with."""
     levels = path(example.alphas)
     denoise, noise = example.field.denoiser(levels), np.clip(example.x, -100, 100)
     for walk, a, b in ((up, 0, -1), (down, -1, 0)):
-        x, wanted = (math.sqrt(levels.alphas[k]) * example.field.value + math.sqrt(1 - levels.alphas[k]) * noise for k in (a, b))
-        near(walk(step, denoise, levels, State(x))[-1].latents, wanted, 1e-7 * (1 + np.abs(noise).max()))
+        x, wanted = (
+            math.sqrt(levels.alphas[k]) * example.field.value
+            + math.sqrt(1 - levels.alphas[k]) * noise
+            for k in (a, b)
+        )
+        near(
+            walk(step, denoise, levels, State(x))[-1].latents,
+            wanted,
+            1e-7 * (1 + np.abs(noise).max()),
+        )
 
 
 @law(st.tuples(journeys(linear_field), st.integers(-8, 8)))
@@ -273,9 +332,11 @@ def scale_equivariance(step, example):
     levels = path(alphas)
     x = np.where(np.abs(x) < 1e-30, 0.0, x)  # a denormal has no power of two to spare
     for walk in (up, down):
-        one, other = (walk(step, field.denoiser(levels), levels, State(c * x))[-1].latents
-                      for c in (1.0, 2.0 ** power))
-        assert np.array_equal(one * 2.0 ** power, other)
+        one, other = (
+            walk(step, field.denoiser(levels), levels, State(c * x))[-1].latents
+            for c in (1.0, 2.0**power)
+        )
+        assert np.array_equal(one * 2.0**power, other)
 
 
 @law(st.tuples(journeys(linear_field), st.floats(-3, 3), draw.seeds))
@@ -285,21 +346,29 @@ def linearity(step, example):
     levels = path(alphas)
     y = np.random.default_rng(seed).standard_normal(x.shape) * max(1e-3, np.abs(x).max())
     for walk in (up, down):
-        a, b, both = (walk(step, field.denoiser(levels), levels, State(z))[-1].latents
-                      for z in (x, y, c * x + y))
+        a, b, both = (
+            walk(step, field.denoiser(levels), levels, State(z))[-1].latents
+            for z in (x, y, c * x + y)
+        )
         near(both, c * a + b, 1e-8 * (1e-6 + np.abs(a).max() + np.abs(b).max()))
 
 
-@law(journeys(x=draw.latents(shape=st.sampled_from(((3, 2, 5, 7), (2, 3, 4, 1))), dtype=np.float64)))
+@law(
+    journeys(x=draw.latents(shape=st.sampled_from(((3, 2, 5, 7), (2, 3, 4, 1))), dtype=np.float64))
+)
 def independence_of_the_batch(step, example):
-    """A picture's journey is the same alone, in a batch, in a chunk of one, and from a copy of its tensor."""
+    """A picture's journey is the same alone, in a batch, in a chunk of one, and from a copy of its
+    tensor."""
     levels = path(example.alphas)
     denoise, x = example.field.denoiser(levels), np.clip(example.x, -100, 100)
     for walk in (up, down):
         whole = walk(step, denoise, levels, State(x))[-1].latents
         alone = [walk(step, denoise, levels, State(row[None].copy()))[-1].latents for row in x]
-        chunks = [walk(step, denoise, levels, State(part.copy()))[-1].latents for part in (x[:2], x[2:])
-                  if len(part)]
+        chunks = [
+            walk(step, denoise, levels, State(part.copy()))[-1].latents
+            for part in (x[:2], x[2:])
+            if len(part)
+        ]
         for parts in (alone, chunks):
             near(np.concatenate(parts), whole, 1e-12 * (1 + np.abs(whole).max()))
         assert np.array_equal(walk(step, denoise, levels, State(x.copy()))[-1].latents, whole)
@@ -307,7 +376,8 @@ def independence_of_the_batch(step, example):
 
 @law(journeys())
 def purity(step, example):
-    """The same call gives the same bits, whatever was called in between, and changes neither its state nor its levels."""
+    """The same call gives the same bits, whatever was called in between, and changes neither its
+    state nor its levels."""
     levels = path(example.alphas)
     denoise, x = example.field.denoiser(levels), example.x.copy()
     for i, j in ((0, 1), (1, 0)):
@@ -322,21 +392,28 @@ def purity(step, example):
 
 @law(journeys())
 def asks_at_its_own_levels(step, example):
-    """A step asks the model at the two levels that it connects, about latents of the shape that it was given."""
+    """A step asks the model at the two levels that it connects, about latents of the shape that it
+    was given."""
     levels, asked = path(example.alphas), []
     denoise = example.field.denoiser(levels, asked=asked)
     top = len(example.alphas) - 1
-    for walk, ways in ((up, [(i, i + 1) for i in range(top)]), (down, [(i, i - 1) for i in range(top, 0, -1)])):
+    for walk, ways in (
+        (up, [(i, i + 1) for i in range(top)]),
+        (down, [(i, i - 1) for i in range(top, 0, -1)]),
+    ):
         state = State(example.x)
         for i, j in ways:
             asked.clear()
             state = step(denoise, state, levels, i, j)
-            assert {k for k, _ in asked} <= {i, j} and all(shape == example.x.shape for _, shape in asked), asked
+            assert {k for k, _ in asked} <= {i, j} and all(
+                shape == example.x.shape for _, shape in asked
+            ), asked
 
 
 @law(journeys(x=draw.latents(dtype=draw.floats_of_all_sizes, extreme=True)))
 def keeps_dtype_and_stays_finite(step, example):
-    """The result has the dtype and shape of the latents, and is finite for constant, huge, tiny and denormal ones."""
+    """The result has the dtype and shape of the latents, and is finite for constant, huge, tiny and
+    denormal ones."""
     levels = path(example.alphas)
     for walk in (up, down):
         for state in walk(step, example.field.denoiser(levels), levels, State(example.x)):
@@ -347,44 +424,58 @@ def keeps_dtype_and_stays_finite(step, example):
 
 @law(journeys())
 def kinds_of_prediction_agree(step, example):
-    """A model that predicts eps and one that predicts the v of the same noise lead to the same place."""
+    """A model that predicts eps and one that predicts the v of the same noise lead to the same
+    place."""
     levels, x = path(example.alphas), np.clip(example.x, -100, 100)
     for walk in (up, down):
-        one, other = (walk(step, example.field.denoiser(levels, kind), levels, State(x))[-1].latents
-                      for kind in draw.PREDICTION_TYPES)
+        one, other = (
+            walk(step, example.field.denoiser(levels, kind), levels, State(x))[-1].latents
+            for kind in draw.PREDICTION_TYPES
+        )
         near(one, other, 1e-8 * (1 + np.abs(one).max()))
 
 
-# --- convergence ------------------------------------------------------------------------------------------------------
+# --- convergence ----------------------------------------------------------------------------------
 
 
 COUNTS = (16, 32, 64)
 
 
 def smooth_path(n, clean=0.1, noisy=4.0):
-    """n+1 levels whose tau = sqrt(1/a - 1) grows evenly in its logarithm: halving the steps keeps their proportions."""
+    """n+1 levels whose tau = sqrt(1/a - 1) grows evenly in its logarithm: halving the steps keeps
+    their proportions."""
     tau = np.geomspace(clean, noisy, n + 1)
-    return path(1 / (1 + tau ** 2))
+    return path(1 / (1 + tau**2))
 
 
 def order(errors, counts=COUNTS):
-    """The p with which the errors fall as n^-p, fitted to their logarithms; infinite where the last is rounding."""
+    """The p with which the errors fall as n^-p, fitted to their logarithms; infinite where the last
+    is rounding."""
     if errors[-1] <= 1e-11:
         return math.inf
     return -np.polyfit(np.log(counts), np.log(errors), 1)[0]
 
 
 def flow_errors(step, field, walk):
-    """Relative errors of journeys in COUNTS steps against the exact flow of N(0, s^2): x / sqrt(a s^2 + 1 - a) is constant.
+    """Relative errors of journeys in COUNTS steps against the exact flow of N(0, s^2): x / sqrt(a
+    s^2 + 1 - a) is constant.
 
-    The largest over five widths s around the field's, since the error of a single one may pass through zero.
+    The largest over five widths s around the field's, since the error of a single one may pass
+    through zero.
     """
     x, errors = np.array([1.7, -0.3, 0.9]).reshape(1, 1, 1, 3), np.zeros(len(COUNTS))
-    for field in (field._replace(value=field.value * factor) for factor in (0.6, 0.8, 1.0, 1.25, 1.6)):
+    for field in (
+        field._replace(value=field.value * factor) for factor in (0.6, 0.8, 1.0, 1.25, 1.6)
+    ):
         for k, levels in enumerate(map(smooth_path, COUNTS)):
             first, last = (levels.alphas[k] for k in ((0, -1) if walk is up else (-1, 0)))
-            exact = x * math.sqrt((last * field.value ** 2 + 1 - last) / (first * field.value ** 2 + 1 - first))
-            errors[k] = max(errors[k], relative(walk(step, field.denoiser(levels), levels, State(x))[-1].latents, exact))
+            exact = x * math.sqrt(
+                (last * field.value**2 + 1 - last) / (first * field.value**2 + 1 - first)
+            )
+            errors[k] = max(
+                errors[k],
+                relative(walk(step, field.denoiser(levels), levels, State(x))[-1].latents, exact),
+            )
     return errors.tolist()
 
 
@@ -393,7 +484,9 @@ gaussian = st.builds(Field, st.just("gaussian"), st.floats(0.3, 0.7))
 
 def converges(step, field, walk, wanted):
     errors = flow_errors(step, field, walk)
-    assert order(errors) > wanted - 0.25, f"order {order(errors):.2f}: errors {errors} in {COUNTS} steps"
+    assert (
+        order(errors) > wanted - 0.25
+    ), f"order {order(errors):.2f}: errors {errors} in {COUNTS} steps"
 
 
 @law(gaussian, cost=5)
@@ -424,8 +517,10 @@ def round_trip_errors(step, field):
     """Relative errors of COUNTS steps up and as many down."""
     x = np.array([1.7, -0.3, 0.9]).reshape(1, 1, 1, 3)
     fields = [field._replace(value=field.value * factor) for factor in (0.8, 1.0, 1.25)]
-    return [max(relative(there_and_back(step, f.denoiser(levels), levels, x), x) for f in fields)
-            for levels in map(smooth_path, COUNTS)]
+    return [
+        max(relative(there_and_back(step, f.denoiser(levels), levels, x), x) for f in fields)
+        for levels in map(smooth_path, COUNTS)
+    ]
 
 
 flows = st.one_of(gaussian, st.builds(Field, st.just("mixture"), st.floats(0.8, 1.2)))
@@ -445,7 +540,7 @@ def round_trip_at_second_order(step, example):
     assert order(errors) > 1.75, f"order {order(errors):.2f}: errors {errors} in {COUNTS} steps"
 
 
-# --- exact inversion, and the ends of the schedule --------------------------------------------------------------------
+# --- exact inversion, and the ends of the schedule ------------------------------------------------
 
 
 contracting = st.builds(Field, st.just("network"), st.floats(0.05, 0.5))
@@ -453,7 +548,8 @@ contracting = st.builds(Field, st.just("network"), st.floats(0.05, 0.5))
 
 @law(st.builds(Journey, draw.grid_alphas(), contracting, doubles), holds_for_all=False)
 def up_then_down_is_exact(step, example):
-    """Up and down again through a nonlinear denoiser gives latents of unit size back to 1e-9, larger ones relative to it."""
+    """Up and down again through a nonlinear denoiser gives latents of unit size back to 1e-9,
+    larger ones relative to it."""
     levels, x = path(example.alphas), np.clip(example.x, -100, 100)
     back = there_and_back(step, example.field.denoiser(levels), levels, x)
     near(back, x, 1e-9 * (1 + np.abs(x).max()))
@@ -461,7 +557,8 @@ def up_then_down_is_exact(step, example):
 
 @law(st.builds(Journey, draw.grid_alphas(most=12), contracting, doubles), holds_for_all=False)
 def down_then_up_is_exact(step, example):
-    """Down and up again through a nonlinear denoiser gives latents of unit size back to 1e-9, larger ones relative to it."""
+    """Down and up again through a nonlinear denoiser gives latents of unit size back to 1e-9,
+    larger ones relative to it."""
     levels, x = path(example.alphas), np.clip(example.x, -100, 100)
     denoise = example.field.denoiser(levels)
     bottom = down(step, denoise, levels, State(x), len(levels.alphas) - 1)
@@ -471,9 +568,12 @@ def down_then_up_is_exact(step, example):
 
 @law(st.builds(Journey, draw.zero_snr_alphas(), constant_field, doubles), holds_for_all=False)
 def leaves_and_reaches_zero_snr(step, example):
-    """A level without signal can be left and reached by a v-prediction, without a division by zero."""
+    """A level without signal can be left and reached by a v-prediction, without a division by
+    zero."""
     levels = path(example.alphas)
     with np.errstate(divide="raise", invalid="raise"):
         for walk in (up, down):
-            for state in walk(step, example.field.denoiser(levels, "v_prediction"), levels, State(example.x)):
+            for state in walk(
+                step, example.field.denoiser(levels, "v_prediction"), levels, State(example.x)
+            ):
                 assert np.isfinite(state.latents).all()

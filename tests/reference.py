@@ -16,7 +16,7 @@ def wide(*arrays):
     return cast[0] if len(cast) == 1 else cast
 
 
-# --- schedule ---------------------------------------------------------------------------------------------------------
+# --- schedule -------------------------------------------------------------------------------------
 
 
 def prediction(out, x, alpha, kind):
@@ -30,11 +30,12 @@ def prediction(out, x, alpha, kind):
 def ddim_step(x, out, alpha_from, alpha_to, kind="epsilon", sigma=0.0):
     """Song et al. 2021, eq. 12, without its random term."""
     x0, eps = prediction(*wide(out, x), alpha_from, kind)
-    return np.sqrt(alpha_to) * x0 + np.sqrt(1 - alpha_to - sigma ** 2) * eps
+    return np.sqrt(alpha_to) * x0 + np.sqrt(1 - alpha_to - sigma**2) * eps
 
 
 def grid_points(total, n, spacing, offset):
-    """Lin et al. 2023, table 2: (numerators, denominator) of the timesteps before they are rounded, exact."""
+    """Lin et al. 2023, table 2: (numerators, denominator) of the timesteps before they are rounded,
+    exact."""
     if spacing == "leading":
         steps = np.arange(n) * (total // n) + offset
         return steps - max(0, steps[-1] - total + 1), 1
@@ -43,11 +44,12 @@ def grid_points(total, n, spacing, offset):
     return (total - 1) * np.arange(n), max(n - 1, 1)
 
 
-# --- mask -------------------------------------------------------------------------------------------------------------
+# --- mask -----------------------------------------------------------------------------------------
 
 
 def noise_map(target, source):
-    """[B,n,C,h,w] predictions -> [B,h,w]: mean over draws and channels of the absolute difference."""
+    """[B,n,C,h,w] predictions -> [B,h,w]: mean over draws and channels of the absolute
+    difference."""
     target, source = wide(target, source)
     return np.abs(target - source).mean((1, 2))
 
@@ -64,7 +66,8 @@ def smooth(noise_map, sigma):
 
 
 def normalise(noise_map, clamp_ratio, over="image", clamp_quantile=0.0):
-    """Clamp each map at a multiple of a mean, or at a quantile, then divide by it; a zero map stays zero."""
+    """Clamp each map at a multiple of a mean, or at a quantile, then divide by it; a zero map stays
+    zero."""
     maps = wide(noise_map)
     result = np.zeros_like(maps)
     for i, m in enumerate(maps):
@@ -75,7 +78,7 @@ def normalise(noise_map, clamp_ratio, over="image", clamp_quantile=0.0):
     return result
 
 
-# --- the phases -------------------------------------------------------------------------------------------------------
+# --- the phases -----------------------------------------------------------------------------------
 
 
 def guided(predict, x, timestep, state, negative, scale):
@@ -87,7 +90,18 @@ def guided(predict, x, timestep, state, negative, scale):
     return unconditional + scale * (conditional - unconditional)
 
 
-def invert(predict, x0, timesteps, alphas, steps, state, negative=None, scale=1.0, kind="epsilon", asked="current"):
+def invert(
+    predict,
+    x0,
+    timesteps,
+    alphas,
+    steps,
+    state,
+    negative=None,
+    scale=1.0,
+    kind="epsilon",
+    asked="current",
+):
     """DiffEdit, eq. 3, from the clean picture up: a list of latents, index 0 the clean one."""
     trail = [wide(x0)]
     for i in range(steps):
@@ -97,7 +111,18 @@ def invert(predict, x0, timesteps, alphas, steps, state, negative=None, scale=1.
     return trail
 
 
-def decode(predict, trail, mask, timesteps, alphas, state, negative=None, scale=1.0, kind="epsilon", blend="same"):
+def decode(
+    predict,
+    trail,
+    mask,
+    timesteps,
+    alphas,
+    state,
+    negative=None,
+    scale=1.0,
+    kind="epsilon",
+    blend="same",
+):
     """DiffEdit, eq. 2 and the blend of section 3.2, step 3."""
     level = len(trail) - 1
     x, mask = wide(trail[level]), wide(mask)[:, None]
@@ -110,7 +135,7 @@ def decode(predict, trail, mask, timesteps, alphas, state, negative=None, scale=
     return x
 
 
-# --- kernels ----------------------------------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------------------
 
 
 def conv2d(x, weight, bias, stride=1, padding=(1, 1, 1, 1)):
@@ -123,7 +148,7 @@ def conv2d(x, weight, bias, stride=1, padding=(1, 1, 1, 1)):
     y = np.empty((len(x), len(weight), height, width))
     for i in range(height):
         for j in range(width):
-            window = x[:, :, i * stride:i * stride + rows, j * stride:j * stride + columns]
+            window = x[:, :, i * stride : i * stride + rows, j * stride : j * stride + columns]
             y[:, :, i, j] = np.einsum("bcij,ocij->bo", window, weight) + bias
     return y
 
@@ -150,7 +175,10 @@ def attention(query, key, value, heads, causal=False):
             own = slice(h * dim, (h + 1) * dim)
             for t in range(query.shape[1]):
                 seen = slice(0, t + 1 if causal else key.shape[1])
-                y[b, t, own] = softmax(key[b, seen, own] @ query[b, t, own] / np.sqrt(dim)) @ value[b, seen, own]
+                y[b, t, own] = (
+                    softmax(key[b, seen, own] @ query[b, t, own] / np.sqrt(dim))
+                    @ value[b, seen, own]
+                )
     return y
 
 
@@ -194,7 +222,7 @@ def upsample(x):
     return wide(x).repeat(2, 2).repeat(2, 3)
 
 
-# --- layers -----------------------------------------------------------------------------------------------------------
+# --- layers ---------------------------------------------------------------------------------------
 
 
 def apply(operation, params, x, *rest):
@@ -215,7 +243,10 @@ def resnet(params, x, time, groups, eps, scale=1.0):
 
 def attend(params, x, context, heads):
     """The four projections around `attention`."""
-    q, k, v = (apply(linear, params[name], t) for name, t in (("to_q", x), ("to_k", context), ("to_v", context)))
+    q, k, v = (
+        apply(linear, params[name], t)
+        for name, t in (("to_q", x), ("to_k", context), ("to_v", context))
+    )
     return apply(linear, params["to_out.0"], attention(q, k, v, heads))
 
 
@@ -255,7 +286,9 @@ def linear_to_picture(x, weight, bias, height, width):
 
 
 def transformer(params, x, context, heads, depth, groups):
-    """Rombach et al. 2022, section 3.3: to itself, to the text, through the feed-forward, each added to its input."""
+    """Rombach et al. 2022, section 3.3: to itself, to the text, through the feed-forward, each
+    added to its input."""
+
     def project(p, y):  # both kinds of projection are one matrix for every cell
         weight = wide(p["weight"])
         return linear(y, weight.reshape(weight.shape[:2]), p["bias"])
@@ -267,7 +300,10 @@ def transformer(params, x, context, heads, depth, groups):
         h = h + attend(block["attn1"], n, n, heads)
         h = h + attend(block["attn2"], apply(layer_norm, block["norm2"], h, 1e-5), context, heads)
         n, ff = apply(layer_norm, block["norm3"], h, 1e-5), block["ff"]
-        h = h + geglu(n, *(ff[layer][leaf] for layer in ("net.0.proj", "net.2") for leaf in ("weight", "bias")))
+        h = h + geglu(
+            n,
+            *(ff[layer][leaf] for layer in ("net.0.proj", "net.2") for leaf in ("weight", "bias")),
+        )
     return wide(x) + picture(project(params["proj_out"], h), *x.shape[2:])
 
 

@@ -1,4 +1,5 @@
-"""Text encoder, UNet and VAE against the public modules' outputs (tests/fixtures/make_blocks.py says how they were made)."""
+"""Text encoder, UNet and VAE against the public modules' outputs (tests/fixtures/make_blocks.py
+says how they were made)."""
 
 import json
 from functools import lru_cache
@@ -15,7 +16,11 @@ from diffedit_core.graphs import Graph
 BLOCKS = Path(__file__).parent / "fixtures" / "blocks"
 CLIP, UNET = (sorted(p.name for p in BLOCKS.glob(f"{kind}_*")) for kind in ("clip", "unet"))
 VAE = ("vae", "vae_sd1")
-KINDS = {"clip": (TextConfig, clip.specs), "unet": (UNetConfig, unet.specs), "vae": (VAEConfig, vae.specs)}
+KINDS = {
+    "clip": (TextConfig, clip.specs),
+    "unet": (UNetConfig, unet.specs),
+    "vae": (VAEConfig, vae.specs),
+}
 TOLERANCE = 5e-5  # fp32 against float64; 1e-6 to 1e-5 is measured
 
 
@@ -30,12 +35,20 @@ def load(case, dtype="fp32"):
 
 
 def run(function, case, *inputs, kernels=None, dtype="fp32"):
-    """The function's outputs as float32 numpy: compiled for "cpu", or operation by operation with the kernels given."""
+    """The function's outputs as float32 numpy: compiled for "cpu", or operation by operation with
+    the kernels given."""
     params, config, _ = load(case, dtype)
-    inputs = [ms.Tensor(x.astype(np.int32) if x.dtype.kind == "i" else x.astype(P.NUMPY_DTYPES[dtype])) for x in inputs]
+    inputs = [
+        ms.Tensor(x.astype(np.int32) if x.dtype.kind == "i" else x.astype(P.NUMPY_DTYPES[dtype]))
+        for x in inputs
+    ]
     ms.set_context(mode=ms.GRAPH_MODE)  # single operations are quicker in it, too
-    outputs = function(params, *inputs, config, kernels) if kernels else graph(function, case)(*inputs)
-    assert all(o.dtype == P.DTYPES[dtype] for o in (outputs if isinstance(outputs, tuple) else (outputs,)))
+    outputs = (
+        function(params, *inputs, config, kernels) if kernels else graph(function, case)(*inputs)
+    )
+    assert all(
+        o.dtype == P.DTYPES[dtype] for o in (outputs if isinstance(outputs, tuple) else (outputs,))
+    )
     if isinstance(outputs, tuple):
         return tuple(o.asnumpy().astype(np.float32) for o in outputs)
     return outputs.asnumpy().astype(np.float32)
@@ -57,7 +70,10 @@ def assert_close(actual, expected, tolerance=TOLERANCE):
 @pytest.mark.parametrize("length", ["", "_short"])
 def test_text_encoder(case, length, kernels):
     arrays = load(case)[2]
-    assert_close(run(clip.apply, case, arrays["input_ids" + length], kernels=kernels), arrays["last_hidden_state" + length])
+    assert_close(
+        run(clip.apply, case, arrays["input_ids" + length], kernels=kernels),
+        arrays["last_hidden_state" + length],
+    )
 
 
 @pytest.mark.parametrize("case", CLIP)
@@ -76,15 +92,21 @@ def test_unet(case):
     """One timestep for all rows, then one for each."""
     arrays = load(case)[2]
     sample, states = arrays["sample"], arrays["encoder_hidden_states"]
-    for timesteps, expected in ((np.repeat(arrays["timestep"], len(sample)), "out_timestep"),
-                                (arrays["timesteps"], "out_timesteps")):
+    for timesteps, expected in (
+        (np.repeat(arrays["timestep"], len(sample)), "out_timestep"),
+        (arrays["timesteps"], "out_timesteps"),
+    ):
         assert_close(run(unet.apply, case, sample, timesteps, states), arrays[expected])
 
 
 @pytest.mark.parametrize("case", ["unet_heads", "unet_nonlinear_flags"])
 def test_unet_reference_kernels(case):
     arrays = load(case)[2]
-    inputs = arrays["sample"], arrays["timestep"][None], arrays["encoder_hidden_states"]  # one timestep broadcast to all rows
+    inputs = (
+        arrays["sample"],
+        arrays["timestep"][None],
+        arrays["encoder_hidden_states"],
+    )  # one timestep broadcast to all rows
     assert_close(run(unet.apply, case, *inputs, kernels="reference"), arrays["out_timestep"])
 
 
@@ -94,7 +116,9 @@ def test_vae_encoder(case):
     mean, log_variance = run(vae.encode, case, arrays["image"])
     assert_close(mean, arrays["mean"])
     assert_close(log_variance, arrays["logvar"])
-    assert (log_variance == -30).any() and (log_variance == 20).any()  # the fixture reaches both ends of the clamp
+    assert (log_variance == -30).any() and (
+        log_variance == 20
+    ).any()  # the fixture reaches both ends of the clamp
 
 
 @pytest.mark.parametrize("case", VAE)
@@ -118,6 +142,7 @@ def test_older_names_of_the_vae_are_the_same_model():
 
 # fp16 holds 11 bits; what the layers between add up to is measured at 1e-2 of the outputs' spread.
 
+
 def assert_close_in_fp16(actual, expected):
     assert np.isfinite(actual).all()
     error = np.sqrt(np.mean((actual - expected) ** 2)) / expected.std()
@@ -139,6 +164,8 @@ def test_unet_in_fp16():
 
 def test_vae_in_fp16():
     arrays = load("vae")[2]
-    assert_close_in_fp16(run(vae.decode, "vae", arrays["latents"], kernels="cpu", dtype="fp16"), arrays["decoded"])
+    assert_close_in_fp16(
+        run(vae.decode, "vae", arrays["latents"], kernels="cpu", dtype="fp16"), arrays["decoded"]
+    )
     mean, _ = run(vae.encode, "vae", arrays["image"], kernels="cpu", dtype="fp16")
     assert_close_in_fp16(mean, arrays["mean"])

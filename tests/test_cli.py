@@ -1,4 +1,5 @@
-"""diffedit_core.cli: what the commands write and print, and that bad input costs one sentence and leaves nothing behind."""
+"""diffedit_core.cli: what the commands write and print, and that bad input costs one sentence and
+leaves nothing behind."""
 
 import json
 import shutil
@@ -25,7 +26,9 @@ REAL_LOAD = M.Model.load
 def smooth(width, height):
     """uint8 [h,w,3] without hard edges."""
     y, x = np.mgrid[:height, :width]
-    return np.stack([128 + 100 * np.sin(x / 9 + y / (13 + k) + k) for k in range(3)], -1).astype(np.uint8)
+    return np.stack([128 + 100 * np.sin(x / 9 + y / (13 + k) + k) for k in range(3)], -1).astype(
+        np.uint8
+    )
 
 
 @lru_cache(maxsize=None)
@@ -37,8 +40,13 @@ def cached(source, dtype, kernels):
 def work(tmp_path, monkeypatch):
     """An empty current folder with one picture; loading gives the same compiled model each time."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(M.Model, "load", lambda source, dtype="fp32", kernels=None, on_component=None:
-                        cached(Path(source), dtype, kernels))
+    monkeypatch.setattr(
+        M.Model,
+        "load",
+        lambda source, dtype="fp32", kernels=None, on_component=None: cached(
+            Path(source), dtype, kernels
+        ),
+    )
     Image.fromarray(smooth(*SIZE)).save("apples.png")
     return tmp_path
 
@@ -46,8 +54,10 @@ def work(tmp_path, monkeypatch):
 @pytest.fixture
 def unloadable(work, monkeypatch):
     """As `work`, but a test that reaches the weights fails."""
+
     def load(*_, **__):
         raise AssertionError("the weights were loaded")
+
     monkeypatch.setattr(M.Model, "load", load)
     return work
 
@@ -77,7 +87,9 @@ def trace(folder):
 
 
 def contents(folder="."):
-    return {str(path): path.read_bytes() if path.is_file() else None for path in Path(folder).rglob("*")}
+    return {
+        str(path): path.read_bytes() if path.is_file() else None for path in Path(folder).rglob("*")
+    }
 
 
 def refused(capsys, *words):
@@ -86,7 +98,12 @@ def refused(capsys, *words):
     assert main(*words) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("diffedit: error: ") and err.endswith("\n") and err.count("\n") == 1 and "Traceback" not in err
+    assert (
+        err.startswith("diffedit: error: ")
+        and err.endswith("\n")
+        and err.count("\n") == 1
+        and "Traceback" not in err
+    )
     assert contents() == before
     return err
 
@@ -104,7 +121,16 @@ def replace_leaf(folder, array):
 
 def test_edit_writes_every_output_and_the_trace_repeats_it(work, capsys):
     files = ["grid.png", "map.png", "mask.png", "out.png"]
-    named = ("--out", "out.png", "--mask-out", "mask.png", "--map-out", "map.png", "--grid", "grid.png")
+    named = (
+        "--out",
+        "out.png",
+        "--mask-out",
+        "mask.png",
+        "--map-out",
+        "map.png",
+        "--grid",
+        "grid.png",
+    )
     edit(*named, "--save-trace", "first")
     out, err = capsys.readouterr()
     assert err == "" and sorted(out.splitlines()) == files
@@ -115,13 +141,24 @@ def test_edit_writes_every_output_and_the_trace_repeats_it(work, capsys):
 
     arrays = trace("first")
     assert {name: a.shape for name, a in arrays.items()} == {
-        "maps": (2, 4, 6, 8), "posterior": (1, 4, 6, 8), "noise_map": (1, 6, 8), "mask": (1, 6, 8), "latents": (1, 4, 6, 8),
-        "inverted_latents": (4, 1, 4, 6, 8), "decoded_latents": (1, 4, 6, 8), "image": (1, 3, 48, 64)}
+        "maps": (2, 4, 6, 8),
+        "posterior": (1, 4, 6, 8),
+        "noise_map": (1, 6, 8),
+        "mask": (1, 6, 8),
+        "latents": (1, 4, 6, 8),
+        "inverted_latents": (4, 1, 4, 6, 8),
+        "decoded_latents": (1, 4, 6, 8),
+        "image": (1, 3, 48, 64),
+    }
     assert {a.dtype for a in arrays.values()} == {np.dtype(np.float32)}
     assert np.array_equal(arrays["inverted_latents"][0], arrays["latents"])
     assert np.array_equal(pixels("mask.png"), 255 * arrays["mask"][0].repeat(8, 0).repeat(8, 1))
     record = json.loads(Path("first/options.json").read_text())
-    assert (record["seed"], record["targets"], len(record["timesteps"])) == (0, ["a bowl of pears"], 3)
+    assert (record["seed"], record["targets"], len(record["timesteps"])) == (
+        0,
+        ["a bowl of pears"],
+        3,
+    )
     assert record["options"]["num_inference_steps"] == 4 and record["options"]["num_maps"] == 2
 
     inside = arrays["mask"][0] > 0
@@ -134,17 +171,34 @@ def test_edit_writes_every_output_and_the_trace_repeats_it(work, capsys):
     edit(*named, "--save-trace", "again")
     after = contents()
     assert {name: after[name] for name in before} == before
-    assert {k: v.tobytes() for k, v in trace("again").items()} == {k: v.tobytes() for k, v in arrays.items()}
+    assert {k: v.tobytes() for k, v in trace("again").items()} == {
+        k: v.tobytes() for k, v in arrays.items()
+    }
 
     edit("--out", "other.png", "--mask-out", "othermask.png", "--seed", 1, "--save-trace", "other")
     other = trace("other")
-    assert not np.array_equal(other["maps"], arrays["maps"]) and not np.array_equal(other["noise_map"], arrays["noise_map"])
+    assert not np.array_equal(other["maps"], arrays["maps"]) and not np.array_equal(
+        other["noise_map"], arrays["noise_map"]
+    )
     assert np.array_equal(other["latents"], arrays["latents"])
 
-    edit("--out", "loaded.png", "--mask-out", "loadedmask.png", "--seed", 1, "--load-noise", "first", "--save-trace", "loaded")
+    edit(
+        "--out",
+        "loaded.png",
+        "--mask-out",
+        "loadedmask.png",
+        "--seed",
+        1,
+        "--load-noise",
+        "first",
+        "--save-trace",
+        "loaded",
+    )
     assert Path("loaded.png").read_bytes() == Path("out.png").read_bytes()
     assert Path("loadedmask.png").read_bytes() == Path("mask.png").read_bytes()
-    assert {k: v.tobytes() for k, v in trace("loaded").items()} == {k: v.tobytes() for k, v in arrays.items()}
+    assert {k: v.tobytes() for k, v in trace("loaded").items()} == {
+        k: v.tobytes() for k, v in arrays.items()
+    }
 
 
 def test_the_diffusers_recipe_traces_its_posterior_draws_and_no_clean_level(work):
@@ -175,13 +229,27 @@ def test_paste_background_keeps_the_sources_pixels(work):
     outside = pixels("mask.png") == 0
     assert 0 < outside.sum() < outside.size
     assert not np.array_equal(plain[outside], source[outside])
-    assert np.array_equal(pasted[outside], source[outside]) and np.array_equal(hard[outside], source[outside])
+    assert np.array_equal(pasted[outside], source[outside]) and np.array_equal(
+        hard[outside], source[outside]
+    )
     assert np.array_equal(hard[~outside], plain[~outside])
-    assert not np.array_equal(pasted[~outside], source[~outside]) and not np.array_equal(pasted, hard)
+    assert not np.array_equal(pasted[~outside], source[~outside]) and not np.array_equal(
+        pasted, hard
+    )
 
 
 def test_equal_prompts_warn_and_return_the_picture(work, capsys):
-    words = ("edit", "apples.png", "--source", "a cat", "--target", "a cat", *SMALL, "--out", "out.png")
+    words = (
+        "edit",
+        "apples.png",
+        "--source",
+        "a cat",
+        "--target",
+        "a cat",
+        *SMALL,
+        "--out",
+        "out.png",
+    )
     assert main(*words) == 0
     out, err = capsys.readouterr()
     assert out == "out.png\n"
@@ -193,8 +261,12 @@ def test_equal_prompts_warn_and_return_the_picture(work, capsys):
 
 def test_several_targets_share_one_inversion(work, monkeypatch, capsys):
     calls, invert = [], diffedit.invert_states
-    monkeypatch.setattr(diffedit, "invert_states", lambda *a, **k: calls.append(1) or invert(*a, **k))
-    edit("--target", "a dog", "--target", "two cats", "--mask-out", "m.png", "--save-trace", "trace")
+    monkeypatch.setattr(
+        diffedit, "invert_states", lambda *a, **k: calls.append(1) or invert(*a, **k)
+    )
+    edit(
+        "--target", "a dog", "--target", "two cats", "--mask-out", "m.png", "--save-trace", "trace"
+    )
     assert len(calls) == 1
     files = {f"{stem}-{i}.png" for stem in ("apples-edited", "m") for i in (1, 2, 3)}
     assert {p.name for p in work.iterdir()} == {"apples.png", "trace", *files}
@@ -211,7 +283,9 @@ def test_mask_command_writes_a_mask_only(work, monkeypatch, capsys):
     assert main("mask", "apples.png", *PROMPTS, *MODEL, *MAPS) == 0
     assert capsys.readouterr() == ("apples-mask.png\n", "")
     assert {p.name for p in work.iterdir()} == {"apples.png", "apples-mask.png"}
-    assert Image.open("apples-mask.png").size == SIZE and set(np.unique(pixels("apples-mask.png"))) == {0, 255}
+    assert Image.open("apples-mask.png").size == SIZE and set(
+        np.unique(pixels("apples-mask.png"))
+    ) == {0, 255}
 
 
 def test_a_given_soft_mask_of_another_resolution(work, monkeypatch):
@@ -219,13 +293,20 @@ def test_a_given_soft_mask_of_another_resolution(work, monkeypatch):
     given = np.zeros((24, 32), np.uint8)
     given[:, 8:] = np.linspace(0, 255, 24).astype(np.uint8)
     Image.fromarray(given).save("given.png")
-    edit("--mask", "given.png", "--mask-out", "used.png", "--save-trace", "trace", "--out", "out.png")
+    edit(
+        "--mask", "given.png", "--mask-out", "used.png", "--save-trace", "trace", "--out", "out.png"
+    )
     arrays, wanted = trace("trace"), given.reshape(6, 4, 8, 4).mean((1, 3)) / 255
     np.testing.assert_allclose(arrays["mask"][0], wanted, rtol=0, atol=1e-6)
     assert "noise_map" not in arrays
-    np.testing.assert_allclose(pixels("used.png"), 255 * wanted.repeat(8, 0).repeat(8, 1), rtol=0, atol=0.51)
+    np.testing.assert_allclose(
+        pixels("used.png"), 255 * wanted.repeat(8, 0).repeat(8, 1), rtol=0, atol=0.51
+    )
     outside = wanted == 0
-    assert arrays["decoded_latents"][0][:, outside].tobytes() == arrays["latents"][0][:, outside].tobytes()
+    assert (
+        arrays["decoded_latents"][0][:, outside].tobytes()
+        == arrays["latents"][0][:, outside].tobytes()
+    )
 
 
 def test_a_rotated_picture_of_odd_size_keeps_its_size_and_quiet_is_silent(work, capsys):
@@ -234,7 +315,16 @@ def test_a_rotated_picture_of_odd_size_keeps_its_size_and_quiet_is_silent(work, 
     exif[0x0112] = 6  # shown a quarter turn clockwise
     upright.transpose(Image.Transpose.ROTATE_90).save("turned.png", exif=exif)
     assert Image.open("turned.png").size == (45, 61)
-    edit("--out", "out.png", "--mask-out", "mask.png", "--map-out", "map.png", "--quiet", picture="turned.png")
+    edit(
+        "--out",
+        "out.png",
+        "--mask-out",
+        "mask.png",
+        "--map-out",
+        "map.png",
+        "--quiet",
+        picture="turned.png",
+    )
     assert capsys.readouterr() == ("", "")
     assert {Image.open(name).size for name in ("out.png", "mask.png", "map.png")} == {(61, 45)}
 
@@ -245,42 +335,87 @@ def test_a_rotated_picture_of_odd_size_keeps_its_size_and_quiet_is_silent(work, 
 def test_dry_run_prints_the_plan_without_weights(unloadable, capsys):
     folder = Path(shutil.copytree(MICRO, "model", ignore=shutil.ignore_patterns("*.safetensors")))
     before = contents()
-    assert main("edit", "apples.png", *PROMPTS, *SMALL, "--model", folder, "--target", "a dog", "--dry-run",
-                "--save-trace", "trace", "--grid", "grid.png") == 0
+    assert (
+        main(
+            "edit",
+            "apples.png",
+            *PROMPTS,
+            *SMALL,
+            "--model",
+            folder,
+            "--target",
+            "a dog",
+            "--dry-run",
+            "--save-trace",
+            "trace",
+            "--grid",
+            "grid.png",
+        )
+        == 0
+    )
     out, err = capsys.readouterr()
     assert err == "" and contents() == before
-    assert "64x48, worked on as 64x48, latents 8x6" in out and "3 steps at timesteps 1, 251, 501" in out
-    assert "21: 6 for the mask, 3 for the inversion, 12 for the decoding of 2 target(s)" in out  # 2*3, K, 2 targets * 2K
+    assert (
+        "64x48, worked on as 64x48, latents 8x6" in out
+        and "3 steps at timesteps 1, 251, 501" in out
+    )
+    assert (
+        "21: 6 for the mask, 3 for the inversion, 12 for the decoding of 2 target(s)" in out
+    )  # 2*3, K, 2 targets * 2K
 
 
-@pytest.mark.parametrize("words, said", [
-    (("--integrator", "edict"), "24: 6 for the mask, 6 for the inversion, 12 for the decoding"),  # 4K evaluations with guidance
-    (("--integrator", "belm"), "13: 6 for the mask, 3 for the inversion, 4 for the decoding"),  # the first step down is known
-    (("--inversion", "anderson"), "at most 70: 4 for the mask, at most 60 for the inversion"),
-    (("--num-reg-steps", 2), "ddim, explicit inversion, 2 regularising steps"),
-])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (
+            ("--integrator", "edict"),
+            "24: 6 for the mask, 6 for the inversion, 12 for the decoding",
+        ),  # 4K evaluations with guidance
+        (
+            ("--integrator", "belm"),
+            "13: 6 for the mask, 3 for the inversion, 4 for the decoding",
+        ),  # the first step down is known
+        (("--inversion", "anderson"), "at most 70: 4 for the mask, at most 60 for the inversion"),
+        (("--num-reg-steps", 2), "ddim, explicit inversion, 2 regularising steps"),
+    ],
+)
 def test_dry_run_counts_the_evaluations_of_every_way(unloadable, capsys, words, said):
     maps = 3 if "--integrator" in words else 2
-    assert main("edit", "apples.png", *PROMPTS, *SMALL, "--num-maps", maps, "--dry-run", *words) == 0
+    assert (
+        main("edit", "apples.png", *PROMPTS, *SMALL, "--num-maps", maps, "--dry-run", *words) == 0
+    )
     assert said in capsys.readouterr().out
 
 
 def test_the_choices_are_those_of_the_tables():
     """cli.py repeats them, so that --help does not wait for MindSpore."""
-    assert cli.INTEGRATORS == tuple(integrators.INTEGRATORS) and cli.INVERSIONS == tuple(integrators.INVERSIONS)
+    assert cli.INTEGRATORS == tuple(integrators.INTEGRATORS) and cli.INVERSIONS == tuple(
+        integrators.INVERSIONS
+    )
 
 
 def test_the_way_is_chosen_on_the_command_line(work, capsys):
-    """Each gives other latents than DDIM and has its options in the trace; the rolls of the regularisation are repeated."""
+    """Each gives other latents than DDIM and has its options in the trace; the rolls of the
+    regularisation are repeated."""
     edit("--save-trace", "ddim")
     plain = trace("ddim")
-    for words in (("--integrator", "edict"), ("--inversion", "fixed_point"),
-                  ("--num-reg-steps", 1, "--lambda-auto-corr", 5.0, "--lambda-kl", 2.0)):
+    for words in (
+        ("--integrator", "edict"),
+        ("--inversion", "fixed_point"),
+        ("--num-reg-steps", 1, "--lambda-auto-corr", 5.0, "--lambda-kl", 2.0),
+    ):
         edit(*words, "--save-trace", "trace", "--recipe", "paper")
         found = trace("trace")
-        assert np.abs(found["inverted_latents"][-1] - plain["inverted_latents"][-1]).max() > 1e-3, words
-        options, given = json.loads(Path("trace/options.json").read_text())["options"], dict(zip(words[::2], words[1::2]))
-        assert all(options[flag.removeprefix("--").replace("-", "_")] == value for flag, value in given.items())
+        assert (
+            np.abs(found["inverted_latents"][-1] - plain["inverted_latents"][-1]).max() > 1e-3
+        ), words
+        options, given = json.loads(Path("trace/options.json").read_text())["options"], dict(
+            zip(words[::2], words[1::2])
+        )
+        assert all(
+            options[flag.removeprefix("--").replace("-", "_")] == value
+            for flag, value in given.items()
+        )
     edit(*words, "--load-noise", "trace", "--save-trace", "again", "--seed", 5)
     assert np.array_equal(trace("again")["inverted_latents"], found["inverted_latents"])
 
@@ -290,9 +425,9 @@ def test_info_prints_the_parameter_counts(unloadable, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     for component in ("text_encoder", "unet", "vae"):
-        file, = (MICRO / component).glob("*.safetensors")
+        (file,) = (MICRO / component).glob("*.safetensors")
         count = sum(array.size for array in load_file(file).values())
-        line, = (line for line in out.splitlines() if line.startswith(component + " "))
+        (line,) = (line for line in out.splitlines() if line.startswith(component + " "))
         assert f"{count:,} parameters in {file.name}" in line
     assert "64x64 pictures, v_prediction" in out
 
@@ -300,7 +435,9 @@ def test_info_prints_the_parameter_counts(unloadable, capsys):
 def rgba():
     colours = smooth(61, 45)
     alpha = np.where(np.arange(61) < 30, 0, 255)[None].repeat(45, 0).astype(np.uint8)
-    return Image.fromarray(np.dstack([colours, alpha])), np.where(alpha[..., None] > 0, colours, 255)
+    return Image.fromarray(np.dstack([colours, alpha])), np.where(
+        alpha[..., None] > 0, colours, 255
+    )
 
 
 def palette():
@@ -314,13 +451,21 @@ def grey(depth):
     return picture, levels[..., None].repeat(3, -1)
 
 
-PICTURES = {"odd": lambda: (Image.fromarray(smooth(61, 45)), smooth(61, 45)), "alpha": rgba, "palette": palette,
-            "grey": lambda: grey(8), "16 bits": lambda: grey(16),
-            "one pixel": lambda: (Image.fromarray(smooth(1, 1)), smooth(1, 1))}
+PICTURES = {
+    "odd": lambda: (Image.fromarray(smooth(61, 45)), smooth(61, 45)),
+    "alpha": rgba,
+    "palette": palette,
+    "grey": lambda: grey(8),
+    "16 bits": lambda: grey(16),
+    "one pixel": lambda: (Image.fromarray(smooth(1, 1)), smooth(1, 1)),
+}
 
 
 def prepare(*words):
-    return cli.prepare(cli.parser().parse_args(["edit", *map(str, words), "--target", "a cat"]), M.read_configs(MICRO))
+    return cli.prepare(
+        cli.parser().parse_args(["edit", *map(str, words), "--target", "a cat"]),
+        M.read_configs(MICRO),
+    )
 
 
 @pytest.mark.parametrize("kind", PICTURES)
@@ -336,9 +481,16 @@ def test_pictures_of_every_mode_and_size_are_padded_not_scaled(work, kind):
     assert np.array_equal(np.rint((job.image[0].transpose(1, 2, 0) + 1) * 127.5), wanted)
 
 
-@pytest.mark.parametrize("words, size, worked", [
-    ((), (90, 60), (60, 90)), ((), (200, 100), (32, 64)), (("--size", 200), (200, 100), (100, 200)),
-    (("--size", 32), (61, 45), (24, 32)), (("--size", 100), (61, 45), (45, 61))])
+@pytest.mark.parametrize(
+    "words, size, worked",
+    [
+        ((), (90, 60), (60, 90)),
+        ((), (200, 100), (32, 64)),
+        (("--size", 200), (200, 100), (100, 200)),
+        (("--size", 32), (61, 45), (24, 32)),
+        (("--size", 100), (61, 45), (45, 61)),
+    ],
+)
 def test_working_size(work, words, size, worked, capsys):
     Image.fromarray(smooth(*size)).save("picture.png")
     job = prepare("picture.png", *words)
@@ -346,7 +498,8 @@ def test_working_size(work, words, size, worked, capsys):
     assert ("working at 64 pixels" in capsys.readouterr().err) == (not words and max(size) > 96)
 
 
-# Bad input. Each: how the folder is made, the words that follow the picture, and what the sentence names.
+# Bad input. Each: how the folder is made, the words that follow the picture, and what the sentence
+# names.
 
 
 def damaged(name, data):
@@ -355,16 +508,20 @@ def damaged(name, data):
 
 def half(name="half.png"):
     data = Path("apples.png").read_bytes()
-    Path(name).write_bytes(data[:len(data) // 2])
+    Path(name).write_bytes(data[: len(data) // 2])
 
 
 def noise(**shapes):
     def make():
         Path("noise").mkdir()
-        fitting = {"maps": np.zeros((2, 4, 6, 8), np.float32), "posterior": np.zeros((1, 4, 6, 8), np.float32)}
+        fitting = {
+            "maps": np.zeros((2, 4, 6, 8), np.float32),
+            "posterior": np.zeros((1, 4, 6, 8), np.float32),
+        }
         for name, array in (fitting | shapes).items():
             with open(f"noise/{name}.npy", "wb") as file:
                 file.write(array) if isinstance(array, bytes) else np.save(file, array)
+
     return make
 
 
@@ -385,7 +542,11 @@ BAD_PICTURES = {
     "text": (damaged("text.png", b"not a picture\n"), "text.png", "text.png is not a picture"),
     "empty": (damaged("empty.png", b""), "empty.png", "empty.png is empty"),
     "truncated": (half, "half.png", "half.png is damaged or cut short"),
-    "too large": (lambda: Image.new("1", (20000, 6000)).save("large.png"), "large.png", "100 megapixels"),
+    "too large": (
+        lambda: Image.new("1", (20000, 6000)).save("large.png"),
+        "large.png",
+        "100 megapixels",
+    ),
     "web": (nothing, "https://example.org/a.png", "web address"),
     "long name": (nothing, "a" * 300 + ".png", "aaa"),
 }
@@ -400,12 +561,20 @@ def test_bad_pictures(unloadable, capsys, case, command):
 
 
 BAD_WORDS = {
-    "two kinds of inversion": (nothing, "--integrator edict --inversion anderson", "leave one of them out"),
+    "two kinds of inversion": (
+        nothing,
+        "--integrator edict --inversion anderson",
+        "leave one of them out",
+    ),
     "no model": (nothing, "--model missing", "no model folder missing"),
     "model is a file": (nothing, "--model apples.png", "apples.png is a file"),
     "model is another folder": (lambda: Path("other").mkdir(), "--model other", "model_index.json"),
     "long model name": (nothing, "--model " + "m" * 300, "mmm"),
-    "mask of another shape": (lambda: Image.new("L", (48, 64)).save("m.png"), "--mask m.png", "48x64 but the picture is 64x48"),
+    "mask of another shape": (
+        lambda: Image.new("L", (48, 64)).save("m.png"),
+        "--mask m.png",
+        "48x64 but the picture is 64x48",
+    ),
     "missing mask": (nothing, "--mask m.png", "m.png does not exist"),
     "truncated mask": (lambda: half("m.png"), "--mask m.png", "m.png is damaged"),
     "map of a given mask": (nothing, "--mask apples.png --map-out h.png", "--map-out"),
@@ -415,14 +584,22 @@ BAD_WORDS = {
     "strength 0": (nothing, "--mask-noise-strength 0", "mask_noise_strength is 0.0"),
     "strength 1.5": (nothing, "--mask-noise-strength 1.5", "mask_noise_strength is 1.5"),
     "strength nan": (nothing, "--mask-noise-strength nan", "mask_noise_strength is nan"),
-    "strength without level": (nothing, "--recipe diffusers --mask-noise-strength 0.1", "rounds to no noise"),
+    "strength without level": (
+        nothing,
+        "--recipe diffusers --mask-noise-strength 0.1",
+        "rounds to no noise",
+    ),
     "guidance": (nothing, "--guidance-scale inf", "guidance_scale is inf"),
     "threshold": (nothing, "--mask-threshold 1", "mask_threshold is 1.0"),
     "steps 0": (nothing, "--steps 0", "num_inference_steps is 0"),
     "more steps than the training": (nothing, "--steps 2000", "2000"),
     "maps 0": (nothing, "--num-maps 0", "num_maps is 0"),
     "map batch 0": (nothing, "--map-batch 0", "map_batch is 0"),
-    "guided empty inversion": (nothing, "--inversion-guidance-scale 3", "--inversion-prompt source"),
+    "guided empty inversion": (
+        nothing,
+        "--inversion-guidance-scale 3",
+        "--inversion-prompt source",
+    ),
     "size": (nothing, "--size 2", "--size is 2"),
     "seed": (nothing, "--seed -1", "--seed is -1"),
     "feather": (nothing, "--paste-background --feather -1", "--feather is -1"),
@@ -432,7 +609,11 @@ BAD_WORDS = {
     "unknown mask suffix": (nothing, "--mask-out mask", "mask does not end"),
     "missing grid folder": (nothing, "--grid nowhere/grid.png", "nowhere/grid.png"),
     "out is the input": (nothing, "--out apples.png", "would be overwritten"),
-    "out is a link to the input": (lambda: Path("l.png").symlink_to("apples.png"), "--out l.png", "would be overwritten"),
+    "out is a link to the input": (
+        lambda: Path("l.png").symlink_to("apples.png"),
+        "--out l.png",
+        "would be overwritten",
+    ),
     "mask is the input": (nothing, "--mask-out ./apples.png", "would be overwritten"),
     "outputs are the same": (nothing, "--out a.png --mask-out ./a.png", "same file name"),
     "long out name": (nothing, f"--out {'o' * 300}.png", "ooo"),
@@ -441,16 +622,40 @@ BAD_WORDS = {
     "trace in a missing folder": (nothing, "--save-trace a/b", "does not exist"),
     "missing noise": (nothing, "--load-noise noise", "maps.npy is missing"),
     "noise is a file": (nothing, "--load-noise apples.png", "maps.npy"),
-    "noise of other maps": (noise(maps=np.zeros((3, 4, 6, 8), np.float32)), "--load-noise noise", "[3, 4, 6, 8]"),
-    "noise of another size": (noise(posterior=np.zeros((1, 4, 8, 8), np.float32)), "--load-noise noise", "[1, 4, 8, 8]"),
+    "noise of other maps": (
+        noise(maps=np.zeros((3, 4, 6, 8), np.float32)),
+        "--load-noise noise",
+        "[3, 4, 6, 8]",
+    ),
+    "noise of another size": (
+        noise(posterior=np.zeros((1, 4, 8, 8), np.float32)),
+        "--load-noise noise",
+        "[1, 4, 8, 8]",
+    ),
     "whole noise": (noise(maps=np.zeros((2, 4, 6, 8), int)), "--load-noise noise", "int64"),
     "infinite noise": (noise(maps=np.full((2, 4, 6, 8), np.inf)), "--load-noise noise", "finite"),
-    "noise beyond float32": (noise(maps=np.full((2, 4, 6, 8), 1e300)), "--load-noise noise", "finite"),
-    "damaged noise": (noise(maps=b"\x93NUMPY"), "--load-noise noise", "maps.npy is not a readable .npy file"),
+    "noise beyond float32": (
+        noise(maps=np.full((2, 4, 6, 8), 1e300)),
+        "--load-noise noise",
+        "finite",
+    ),
+    "damaged noise": (
+        noise(maps=b"\x93NUMPY"),
+        "--load-noise noise",
+        "maps.npy is not a readable .npy file",
+    ),
     "empty noise": (noise(maps=b""), "--load-noise noise", "maps.npy is not a readable .npy file"),
-    "damaged zip as noise": (noise(maps=b"PK\x03\x04 and no more"), "--load-noise noise", "maps.npy"),
+    "damaged zip as noise": (
+        noise(maps=b"PK\x03\x04 and no more"),
+        "--load-noise noise",
+        "maps.npy",
+    ),
     "zip as noise": (zipped, "--load-noise noise", "maps.npy"),
-    "noise without the mask's": (noise(), "--load-noise noise --recipe diffusers", "posterior_mask.npy is missing"),
+    "noise without the mask's": (
+        noise(),
+        "--load-noise noise --recipe diffusers",
+        "posterior_mask.npy is missing",
+    ),
 }
 
 
@@ -462,27 +667,32 @@ def test_bad_words(unloadable, capsys, case):
     assert text in refused(capsys, "edit", "apples.png", *PROMPTS, *small, *words.split())
 
 
-@pytest.mark.parametrize("command, words, flag", [
-    ("edit", "--mask apples.png --num-maps 3", "--num-maps"),
-    ("edit", "--mask apples.png --mask-noise-strength 0.5", "--mask-noise-strength"),
-    ("edit", "--mask apples.png --mask-clamp-ratio 3", "--mask-clamp-ratio"),
-    ("edit", "--mask apples.png --mask-threshold 0.5", "--mask-threshold"),
-    ("edit", "--mask apples.png --mask-smoothing 1", "--mask-smoothing"),
-    ("edit", "--mask apples.png --mask-clamp-quantile 0.9", "--mask-clamp-quantile"),
-    ("mask", "--mask-clamp-ratio 2 --mask-clamp-quantile 0.9", "--mask-clamp-ratio"),
-    ("edit", "--recipe smooth --mask-clamp-ratio 2", "--mask-clamp-ratio"),
-    ("edit", "--mask apples.png --map-batch 1", "--map-batch"),
-    ("edit", "--lambda-kl 1", "--lambda-kl"),
-    ("edit", "--lambda-auto-corr 1", "--lambda-auto-corr"),
-    ("edit", "--feather 2", "--feather"),
-    ("edit", "--negative plums --guidance-scale 1", "--negative"),
-    ("mask", "--steps 20", "--steps"),
-    ("mask", "--guidance-scale 3", "--guidance-scale"),
-    ("mask", "--negative plums", "--negative"),
-    ("mask", "--recipe diffusers --negative plums --guidance-scale 1", "--negative"),
-])
+@pytest.mark.parametrize(
+    "command, words, flag",
+    [
+        ("edit", "--mask apples.png --num-maps 3", "--num-maps"),
+        ("edit", "--mask apples.png --mask-noise-strength 0.5", "--mask-noise-strength"),
+        ("edit", "--mask apples.png --mask-clamp-ratio 3", "--mask-clamp-ratio"),
+        ("edit", "--mask apples.png --mask-threshold 0.5", "--mask-threshold"),
+        ("edit", "--mask apples.png --mask-smoothing 1", "--mask-smoothing"),
+        ("edit", "--mask apples.png --mask-clamp-quantile 0.9", "--mask-clamp-quantile"),
+        ("mask", "--mask-clamp-ratio 2 --mask-clamp-quantile 0.9", "--mask-clamp-ratio"),
+        ("edit", "--recipe smooth --mask-clamp-ratio 2", "--mask-clamp-ratio"),
+        ("edit", "--mask apples.png --map-batch 1", "--map-batch"),
+        ("edit", "--lambda-kl 1", "--lambda-kl"),
+        ("edit", "--lambda-auto-corr 1", "--lambda-auto-corr"),
+        ("edit", "--feather 2", "--feather"),
+        ("edit", "--negative plums --guidance-scale 1", "--negative"),
+        ("mask", "--steps 20", "--steps"),
+        ("mask", "--guidance-scale 3", "--guidance-scale"),
+        ("mask", "--negative plums", "--negative"),
+        ("mask", "--recipe diffusers --negative plums --guidance-scale 1", "--negative"),
+    ],
+)
 def test_an_option_that_would_change_nothing_is_refused(unloadable, capsys, command, words, flag):
-    assert f"{flag} changes nothing" in refused(capsys, command, "apples.png", *PROMPTS, *MODEL, *words.split())
+    assert f"{flag} changes nothing" in refused(
+        capsys, command, "apples.png", *PROMPTS, *MODEL, *words.split()
+    )
 
 
 @pytest.mark.parametrize("flag", ["--steps", "--guidance-scale", "--negative"])
@@ -495,13 +705,24 @@ def test_a_guided_mask_on_the_grid_takes_them(unloadable, capsys, flag):
 BAD_MODELS = {
     "component missing": (lambda f: shutil.rmtree(f / "unet"), ["unet"]),
     "tokenizer missing": (lambda f: shutil.rmtree(f / "tokenizer"), ["tokenizer"]),
-    "weights missing": (lambda f: (f / UNET).unlink(), ["unet", "diffusion_pytorch_model.safetensors"]),
-    "weights truncated": (lambda f: (f / UNET).write_bytes((f / UNET).read_bytes()[:-1000]),
-                          [UNET, "not a complete safetensors"]),
+    "weights missing": (
+        lambda f: (f / UNET).unlink(),
+        ["unet", "diffusion_pytorch_model.safetensors"],
+    ),
+    "weights truncated": (
+        lambda f: (f / UNET).write_bytes((f / UNET).read_bytes()[:-1000]),
+        [UNET, "not a complete safetensors"],
+    ),
     "weights empty": (lambda f: (f / UNET).write_bytes(b""), [UNET, "not a complete safetensors"]),
-    "unknown key": (lambda f: change(f / "unet/config.json", flux_capacitor=1), ["unet/config.json", "flux_capacitor"]),
+    "unknown key": (
+        lambda f: change(f / "unet/config.json", flux_capacitor=1),
+        ["unet/config.json", "flux_capacitor"],
+    ),
     "no JSON": (lambda f: (f / "vae/config.json").write_text("{"), ["vae/config.json"]),
-    "wrong shape": (lambda f: replace_leaf(f, np.zeros((8, 9, 3, 3), np.float32)), [LEAF, "[8, 9, 3, 3]", "[8, 4, 3, 3]"]),
+    "wrong shape": (
+        lambda f: replace_leaf(f, np.zeros((8, 9, 3, 3), np.float32)),
+        [LEAF, "[8, 9, 3, 3]", "[8, 4, 3, 3]"],
+    ),
     "NaN": (lambda f: replace_leaf(f, np.full((8, 4, 3, 3), np.nan, np.float32)), [LEAF, "NaN"]),
 }
 
@@ -510,8 +731,19 @@ BAD_MODELS = {
 def test_bad_models(broken, capsys, case):
     damage, texts = BAD_MODELS[case]
     damage(broken)
-    err = refused(capsys, "edit", "apples.png", *PROMPTS, *SMALL, "--model", "model", "--grid", "grid.png",
-                  "--save-trace", "trace")
+    err = refused(
+        capsys,
+        "edit",
+        "apples.png",
+        *PROMPTS,
+        *SMALL,
+        "--model",
+        "model",
+        "--grid",
+        "grid.png",
+        "--save-trace",
+        "trace",
+    )
     assert all(text in err for text in texts), err
 
 
@@ -525,10 +757,20 @@ def test_no_bf16_on_a_cpu(broken, capsys):
     assert "bf16" in refused(capsys, "edit", "apples.png", *PROMPTS, *SMALL, "--dtype", "bf16")
 
 
-@pytest.mark.parametrize("words", [
-    "", "paint a.png", "edit", "edit apples.png", "edit apples.png --target b --steps many",
-    "edit apples.png --target b --seed 0.5",
-    "edit apples.png --target b --recipe own", "mask apples.png --target b --out c.png", "edit apples.png --target b --hurry"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "paint a.png",
+        "edit",
+        "edit apples.png",
+        "edit apples.png --target b --steps many",
+        "edit apples.png --target b --seed 0.5",
+        "edit apples.png --target b --recipe own",
+        "mask apples.png --target b --out c.png",
+        "edit apples.png --target b --hurry",
+    ],
+)
 def test_words_that_are_not_understood(unloadable, capsys, words):
     with pytest.raises(SystemExit) as exit:
         main(*words.split())

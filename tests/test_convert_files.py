@@ -1,4 +1,5 @@
-"""weights_convert on hostile and damaged files, a full disk, an interruption: refused in one line, or shown by `verify`.
+"""weights_convert on hostile and damaged files, a full disk, an interruption: refused in one line,
+or shown by `verify`.
 
 `python -m tests.test_convert_files 12000` runs the fuzzing with that many inputs.
 """
@@ -42,7 +43,8 @@ from weights_convert.torch_zip import ALLOWED
 ROOT = Path(__file__).parent.parent
 
 
-# ---- PyTorch files ---------------------------------------------------------------------------------------------------
+# ---- PyTorch files -------------------------------------------------------------------------------
+
 
 def write_zip(path, program, storages=(), compression=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -63,13 +65,18 @@ class Evil:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("function, name", [
-    (os.system, "system"), (eval, "eval"), (exec, "exec"), (open, "open"), (getattr, "getattr")])
+@pytest.mark.parametrize(
+    "function, name",
+    [(os.system, "system"), (eval, "eval"), (exec, "exec"), (open, "open"), (getattr, "getattr")],
+)
 def test_a_pickle_that_runs_something_is_refused_by_name(tmp_path, protocol, function, name):
     """And the thing is not run: the file that it would write does not come into being."""
     trace = tmp_path / "trace"
-    arguments = {os.system: (f"touch {trace}",), open: (str(trace), "w"), getattr: ("", "join")}.get(
-        function, (f"open({str(trace)!r}, 'w')",))
+    arguments = {
+        os.system: (f"touch {trace}",),
+        open: (str(trace), "w"),
+        getattr: ("", "join"),
+    }.get(function, (f"open({str(trace)!r}, 'w')",))
     program = pickle.dumps({"state_dict": Evil(function, *arguments)}, protocol)
     file = write_zip(tmp_path / "evil.ckpt", program)
     refused(lambda: open_file(file), file, "safetensors", *((name,) if protocol > 1 else ()))
@@ -88,14 +95,31 @@ def test_any_other_global_is_refused_by_name(module, name):
             refused(lambda: open_file(file), f"'{module}.{name}'")
 
 
-@pytest.mark.parametrize("program", [
-    b"", b".", b"\x80\x02}", b"\x80\x02}(.", b"\x80\x02h\x07.", b"\x80\x02\x85.", b"\x80\x02]}s.", b"\x80\x02}K\x01s.",
-    b"\x80\x02}(K\x01u.", b"\x80\x02}]K\x01s.", b"\x80\x02K\x01K\x02R.", b"\x80\x02ccollections\nOrderedDict\nK\x01R.",
-    b"\x80\x02K\x01Q.",
-    b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", b"\x80\x02\x8a\xff.", b"I1\n.",
-    b"\x80\x02\x95\xff\xff\xff\xff\xff\xff\xff\x7f.", b"\x80\x02X\xff\xff\xff\x7fa.",
-    b"\x80\x02}X\x01\x00\x00\x00aK\x01sX\x01\x00\x00\x00aK\x02s.", b"\x80\x02" + b"(" * 9999 + b"t" * 9999 + b".",
-])
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"",
+        b".",
+        b"\x80\x02}",
+        b"\x80\x02}(.",
+        b"\x80\x02h\x07.",
+        b"\x80\x02\x85.",
+        b"\x80\x02]}s.",
+        b"\x80\x02}K\x01s.",
+        b"\x80\x02}(K\x01u.",
+        b"\x80\x02}]K\x01s.",
+        b"\x80\x02K\x01K\x02R.",
+        b"\x80\x02ccollections\nOrderedDict\nK\x01R.",
+        b"\x80\x02K\x01Q.",
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",
+        b"\x80\x02\x8a\xff.",
+        b"I1\n.",
+        b"\x80\x02\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"\x80\x02X\xff\xff\xff\x7fa.",
+        b"\x80\x02}X\x01\x00\x00\x00aK\x01sX\x01\x00\x00\x00aK\x02s.",
+        b"\x80\x02" + b"(" * 9999 + b"t" * 9999 + b".",
+    ],
+)
 def test_a_malformed_pickle_is_refused(tmp_path, program):
     """Or it holds no tensors; nothing else."""
     file = write_zip(tmp_path / "file.bin", program)
@@ -107,7 +131,10 @@ def test_a_malformed_pickle_is_refused(tmp_path, program):
 
 def test_an_archive_that_is_not_plainly_stored_is_refused(tmp_path):
     program = pickle.dumps({}, 2)
-    refused(lambda: open_file(write_zip(tmp_path / "a.bin", program, compression=zipfile.ZIP_DEFLATED)), "compressed")
+    refused(
+        lambda: open_file(write_zip(tmp_path / "a.bin", program, compression=zipfile.ZIP_DEFLATED)),
+        "compressed",
+    )
     with pytest.warns(UserWarning, match="Duplicate"):
         file = write_zip(tmp_path / "b.bin", program, [("0", b"1234"), ("0", b"5678")])
     refused(lambda: open_file(file), "twice")
@@ -123,11 +150,14 @@ def test_strides(tmp_path):
     assert "model.diffusion_model.input_blocks.0.0.weight" in strided
     stored = found[strided[0]]
     out, inner, height, width = stored.shape
-    channels_last = load(Stored(stored.path, stored.dtype, (out, height, width, inner), stored.pieces))
+    channels_last = load(
+        Stored(stored.path, stored.dtype, (out, height, width, inner), stored.pieces)
+    )
     assert np.array_equal(load(stored), channels_last.transpose(0, 3, 1, 2))
 
 
-# ---- safetensors and MindSpore files ---------------------------------------------------------------------------------
+# ---- safetensors and MindSpore files -------------------------------------------------------------
+
 
 def write_header(path, header, data=b""):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -139,10 +169,15 @@ def entry(shape=(2,), offsets=(0, 8), dtype="F32"):
     return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
 
 
-@pytest.mark.parametrize("content", [
-    struct.pack("<Q", 2**63 - 1) + b"{}", struct.pack("<Q", 99_999_999) + b"{" + b" " * 100,
-    struct.pack("<Q", 101) + b"{" + b" " * 99, b"\x02\0\0\0\0\0\0\0{}x",
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        struct.pack("<Q", 2**63 - 1) + b"{}",
+        struct.pack("<Q", 99_999_999) + b"{" + b" " * 100,
+        struct.pack("<Q", 101) + b"{" + b" " * 99,
+        b"\x02\0\0\0\0\0\0\0{}x",
+    ],
+)
 def test_an_absurd_header_is_refused_without_room_for_it(tmp_path, content):
     file = tmp_path / "file.safetensors"
     file.write_bytes(content)
@@ -152,16 +187,34 @@ def test_an_absurd_header_is_refused_without_room_for_it(tmp_path, content):
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("header", [
-    {"a": entry(offsets=(0, 10**18), shape=(10**17,))}, {"a": entry(shape=(2**62, 2**62))}, {"a": entry(offsets=(4, 12))},
-    {"a": entry(offsets=(0, 4))}, {"a": entry(shape=(-2,))}, {"a": entry(shape=(True,))}, {"a": entry(shape=(2.0,))},
-    {"a": entry(dtype="F33")}, {"a": entry(dtype=[])}, {"a": 3}, {"a": {}}, {"a": entry(), "b": entry()},
-    {"a": entry() | {"x": 1}}, [], {}, {"a": entry(), "b": entry(offsets=(8, 16))},
-    b'{"a":' + b"[" * 100_000, b"{\xff}", b'{"a": 1' + b"0" * 5000 + b"}",
-    b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
-])
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": entry(offsets=(0, 10**18), shape=(10**17,))},
+        {"a": entry(shape=(2**62, 2**62))},
+        {"a": entry(offsets=(4, 12))},
+        {"a": entry(offsets=(0, 4))},
+        {"a": entry(shape=(-2,))},
+        {"a": entry(shape=(True,))},
+        {"a": entry(shape=(2.0,))},
+        {"a": entry(dtype="F33")},
+        {"a": entry(dtype=[])},
+        {"a": 3},
+        {"a": {}},
+        {"a": entry(), "b": entry()},
+        {"a": entry() | {"x": 1}},
+        [],
+        {},
+        {"a": entry(), "b": entry(offsets=(8, 16))},
+        b'{"a":' + b"[" * 100_000,
+        b"{\xff}",
+        b'{"a": 1' + b"0" * 5000 + b"}",
+        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
+    ],
+)
 def test_a_header_that_lies_is_refused(tmp_path, header):
-    """Every tensor has to be where the header says, without gaps or overlaps, and no name may come twice."""
+    """Every tensor has to be where the header says, without gaps or overlaps, and no name may come
+    twice."""
     file = write_header(tmp_path / "file.safetensors", header, bytes(8))
     refused(lambda: open_file(file), file)
 
@@ -169,15 +222,30 @@ def test_a_header_that_lies_is_refused(tmp_path, header):
 def outputs(rng, place):
     """Some tensors in a safetensors file, as outputs to write again."""
     shapes = [(), (3,), (2, 5), (0, 4), (1, 2, 3, 1)]
-    dtypes = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "U8": np.uint8, "BOOL": np.bool_}
-    arrays = {f"{dtype}.{i}": np.array(rng.standard_normal(shape) * 100).astype(kind)
-              for i, shape in enumerate(shapes) for dtype, kind in dtypes.items()}
+    dtypes = {
+        "F64": np.float64,
+        "F32": np.float32,
+        "F16": np.float16,
+        "I64": np.int64,
+        "U8": np.uint8,
+        "BOOL": np.bool_,
+    }
+    arrays = {
+        f"{dtype}.{i}": np.array(rng.standard_normal(shape) * 100).astype(kind)
+        for i, shape in enumerate(shapes)
+        for dtype, kind in dtypes.items()
+    }
     save_file(arrays, place / "in.safetensors")
-    return arrays, [Output(name, own.dtype, own.shape, (Segment(own, 0, own.count),))
-                    for name, own in open_file(place / "in.safetensors").tensors if own.dtype in ("F64", "F32", "F16")]
+    return arrays, [
+        Output(name, own.dtype, own.shape, (Segment(own, 0, own.count),))
+        for name, own in open_file(place / "in.safetensors").tensors
+        if own.dtype in ("F64", "F32", "F16")
+    ]
 
 
-@pytest.mark.parametrize("form, module", [("safetensors", safetensors_file), ("ckpt", mindspore_ckpt)])
+@pytest.mark.parametrize(
+    "form, module", [("safetensors", safetensors_file), ("ckpt", mindspore_ckpt)]
+)
 def test_what_is_written_is_read(tmp_path, form, module):
     """Names, dtypes, shapes and numbers, scalars and empty tensors too."""
     arrays, wanted = outputs(np.random.default_rng(3), tmp_path)
@@ -190,9 +258,16 @@ def test_what_is_written_is_read(tmp_path, form, module):
 
 
 def test_slices_of_a_mindspore_tensor_are_put_together(tmp_path):
-    """Values that follow each other with one tag are one tensor, as MindSpore writes large ones; too many bytes are refused."""
+    """Values that follow each other with one tag are one tensor, as MindSpore writes large ones;
+    too many bytes are refused."""
+
     def value(tag, dims, content):
-        tensor = b"".join(b"\x08" + bytes([n]) for n in dims) + b"\x12\x07Float32\x1a" + bytes([len(content)]) + content
+        tensor = (
+            b"".join(b"\x08" + bytes([n]) for n in dims)
+            + b"\x12\x07Float32\x1a"
+            + bytes([len(content)])
+            + content
+        )
         body = b"\x0a" + bytes([len(tag)]) + tag + b"\x12" + bytes([len(tensor)]) + tensor
         return b"\x0a" + bytes([len(body)]) + body
 
@@ -206,9 +281,12 @@ def test_slices_of_a_mindspore_tensor_are_put_together(tmp_path):
 
 
 def test_a_wrong_checksum_of_its_own_is_refused(tmp_path):
-    """PyTorch's archives and MindSpore's checkpoints may bring one along; one flipped bit of a number shows."""
+    """PyTorch's archives and MindSpore's checkpoints may bring one along; one flipped bit of a
+    number shows."""
     content = bytearray((FIXTURES / "sd1.ckpt").read_bytes())
-    place = dict(open_file(FIXTURES / "sd1.ckpt").tensors)["model.diffusion_model.out.2.weight"].pieces[0][0]
+    place = dict(open_file(FIXTURES / "sd1.ckpt").tensors)[
+        "model.diffusion_model.out.2.weight"
+    ].pieces[0][0]
     content[place] ^= 1
     (tmp_path / "sd1.ckpt").write_bytes(content)
     config = config_folder(tmp_path / "config", "sd1")
@@ -217,9 +295,24 @@ def test_a_wrong_checksum_of_its_own_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-# ---- folders ---------------------------------------------------------------------------------------------------------
+# ---- folders -------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name", ["../unet.safetensors", "/etc/passwd", "a/b.safetensors", "..", ".", "", "a\\b", 3, None, ["x"]])
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../unet.safetensors",
+        "/etc/passwd",
+        "a/b.safetensors",
+        "..",
+        ".",
+        "",
+        "a\\b",
+        3,
+        None,
+        ["x"],
+    ],
+)
 def test_an_index_that_points_outside_its_folder_is_refused(tmp_path, folder, name):  # noqa: F811
     shard(folder, "unet")
     index = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
@@ -234,7 +327,9 @@ def test_an_index_that_disagrees_with_its_shards_is_refused(tmp_path, folder):  
     index = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
     content = json.loads(index.read_text())
     names = sorted(set(content["weight_map"].values()))
-    content["weight_map"]["conv_in.bias"] = next(n for n in names if n != content["weight_map"]["conv_in.bias"])
+    content["weight_map"]["conv_in.bias"] = next(
+        n for n in names if n != content["weight_map"]["conv_in.bias"]
+    )
     index.write_text(json.dumps(content))
     refused(lambda: convert(folder, tmp_path / "out"), "'conv_in.bias'")
     for bad in ("[]", "{}", '{"weight_map": []}', "[" * 100_000, "\x80"):
@@ -243,7 +338,11 @@ def test_an_index_that_disagrees_with_its_shards_is_refused(tmp_path, folder):  
 
 
 def test_configurations_that_do_not_fit_are_refused(tmp_path, folder):  # noqa: F811
-    for changes, word in (({"num_hidden_layers": 10**9}, 10**9), ({"hidden_size": 24}, 24), ({"frobnicate": 1}, "frobnicate")):
+    for changes, word in (
+        ({"num_hidden_layers": 10**9}, 10**9),
+        ({"hidden_size": 24}, 24),
+        ({"frobnicate": 1}, "frobnicate"),
+    ):
         before = (folder / "text_encoder" / "config.json").read_bytes()
         change(folder / "text_encoder" / "config.json", **changes)
         refused(lambda: convert(folder, tmp_path / "out"), word)
@@ -252,9 +351,12 @@ def test_configurations_that_do_not_fit_are_refused(tmp_path, folder):  # noqa: 
     refused(lambda: convert(folder, tmp_path / "out"), folder / "vae")
 
 
-# ---- nothing half-written --------------------------------------------------------------------------------------------
+# ---- nothing half-written ------------------------------------------------------------------------
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), MemoryError()])
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), MemoryError()]
+)
 @pytest.mark.parametrize("calls", [1, 40, 400])
 @pytest.mark.parametrize("name", ["out", "out.safetensors"])
 def test_a_conversion_that_stops_leaves_nothing(monkeypatch, tmp_path, error, calls, name):
@@ -275,6 +377,7 @@ def test_a_conversion_that_stops_leaves_nothing(monkeypatch, tmp_path, error, ca
 
 def test_a_limit_of_the_system_leaves_nothing(tmp_path):
     """A real failure of a real write, in a process whose files may have 100 kB."""
+
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
@@ -285,11 +388,18 @@ def test_a_limit_of_the_system_leaves_nothing(tmp_path):
 
 def test_a_signal_leaves_nothing(tmp_path):
     """A conversion to a slow disk is stopped from outside."""
-    program = ("import sys, time; from weights_convert import cli, output; real = output._write\n"
-               "def slow(file, data):\n    print('.', flush=True); time.sleep(0.2); real(file, data)\n"
-               "output._write = slow; sys.exit(cli.main(sys.argv[1:]))")  # five minutes, if it were not stopped
-    run = subprocess.Popen([sys.executable, "-c", program, "convert", str(MICRO), str(tmp_path / "out")], cwd=ROOT,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    program = (
+        "import sys, time; from weights_convert import cli, output; real = output._write\n"
+        "def slow(file, data):\n    print('.', flush=True); time.sleep(0.2); real(file, data)\n"
+        "output._write = slow; sys.exit(cli.main(sys.argv[1:]))"
+    )  # five minutes, if it were not stopped
+    run = subprocess.Popen(
+        [sys.executable, "-c", program, "convert", str(MICRO), str(tmp_path / "out")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     run.stdout.read(1)
     assert len(list(tmp_path.iterdir())) == 1
     run.send_signal(signal.SIGTERM)
@@ -301,24 +411,31 @@ def test_a_target_that_exists_is_kept(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "file").write_text("mine")
     refused(lambda: convert(MICRO, tmp_path / "out"), tmp_path / "out", "exists")
-    refused(lambda: convert(MICRO, tmp_path / "file", to="single-file"), tmp_path / "file", "exists")
+    refused(
+        lambda: convert(MICRO, tmp_path / "file", to="single-file"), tmp_path / "file", "exists"
+    )
     refused(lambda: convert(MICRO, tmp_path / "no" / "out"), tmp_path / "no" / "out")
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_disk_that_is_too_small_is_seen_first(monkeypatch, tmp_path):
-    monkeypatch.setattr(output.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
+    monkeypatch.setattr(
+        output.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)
+    )
     refused(lambda: convert(MICRO, tmp_path / "out"), "0.00 GB free", "--dtype fp16")
 
 
-# ---- verify ----------------------------------------------------------------------------------------------------------
+# ---- verify --------------------------------------------------------------------------------------
+
 
 def test_any_changed_file_shows(tmp_path):
     """A bit of each file, an added and a missing file, another source."""
     out = tmp_path / "out"
     convert(MICRO, out, max_shard_size=100_000)
     files, tensors = verify(out, source=MICRO)
-    assert tensors == len(held(MICRO)) and files == len([p for p in out.rglob("*") if p.is_file()]) - 1
+    assert (
+        tensors == len(held(MICRO)) and files == len([p for p in out.rglob("*") if p.is_file()]) - 1
+    )
     rng = random.Random(1)
     for file in sorted(p for p in out.rglob("*") if p.is_file()):
         content = file.read_bytes()
@@ -342,8 +459,14 @@ def test_a_changed_record_shows(tmp_path):
     convert(MICRO, tmp_path / "out")
     record = tmp_path / "out" / "conversion.json"
     content = json.loads(record.read_text())
-    for wrong in ({}, [], {"checksum": ""}, {**content, "dtype": "fp32"}, {**content, "files": {}},
-                  {**content, "files": {"../x": {"size": 0, "sha256": ""}}}):
+    for wrong in (
+        {},
+        [],
+        {"checksum": ""},
+        {**content, "dtype": "fp32"},
+        {**content, "files": {}},
+        {**content, "files": {"../x": {"size": 0, "sha256": ""}}},
+    ):
         record.write_text(json.dumps(wrong))
         refused(lambda: verify(tmp_path / "out"), record)
     record.unlink()
@@ -352,45 +475,95 @@ def test_a_changed_record_shows(tmp_path):
 
 def test_the_record(tmp_path):
     record = convert(MICRO, tmp_path / "out", dtype="fp32")
-    assert json.loads((tmp_path / "out" / "conversion.json").read_text()) == {**record, "checksum": output.checksum(record)}
-    assert record["source"]["name"] == "model" and len(record["source"]["files"]) == 3 and record["dtype"] == "fp32"
+    assert json.loads((tmp_path / "out" / "conversion.json").read_text()) == {
+        **record,
+        "checksum": output.checksum(record),
+    }
+    assert (
+        record["source"]["name"] == "model"
+        and len(record["source"]["files"]) == 3
+        and record["dtype"] == "fp32"
+    )
     for own in record["source"]["files"]:
         assert set(own) == {"name", "size", "sha256"} and "/" not in own["name"]
     assert sum(record["rules"].values()) == len(held(MICRO))
 
 
-# ---- command line ----------------------------------------------------------------------------------------------------
+# ---- command line --------------------------------------------------------------------------------
+
 
 def command(arguments, **options):
-    return subprocess.run([sys.executable, "-m", "weights_convert", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, timeout=120, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "weights_convert", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
 
 
 def test_command_line(tmp_path, capsys):
     """Convert, verify, inspect; quiet in a pipe; what is wrong is one line and exit code 2."""
-    assert main(["convert", str(MICRO), str(tmp_path / "out"), "--max-shard-size", "100kB", "--dtype", "fp32"]) == 0
+    assert (
+        main(
+            [
+                "convert",
+                str(MICRO),
+                str(tmp_path / "out"),
+                "--max-shard-size",
+                "100kB",
+                "--dtype",
+                "fp32",
+            ]
+        )
+        == 0
+    )
     assert main(["verify", str(tmp_path / "out"), "--source", str(MICRO)]) == 0
     assert main(["inspect", str(tmp_path / "out")]) == 0
     told = capsys.readouterr()
     assert "files and" in told.out and told.err == ""
-    for arguments in (["convert", tmp_path / "none", tmp_path / "x"], ["inspect", ROOT / "setup.cfg"], ["verify", MICRO],
-                      ["convert", MICRO, tmp_path / "x", "--lora", FIXTURES / "sd1.ckpt", "much"]):
+    for arguments in (
+        ["convert", tmp_path / "none", tmp_path / "x"],
+        ["inspect", ROOT / "setup.cfg"],
+        ["verify", MICRO],
+        ["convert", MICRO, tmp_path / "x", "--lora", FIXTURES / "sd1.ckpt", "much"],
+    ):
         assert main(list(map(str, arguments))) == 2
         told = capsys.readouterr()
-        assert told.out == "" and told.err.count("\n") == 1 and told.err.startswith("weights_convert: ")
+        assert (
+            told.out == ""
+            and told.err.count("\n") == 1
+            and told.err.startswith("weights_convert: ")
+        )
 
 
 def test_no_command_loads_mindspore(tmp_path):
-    """Its 400 MB and its seconds: a process of its own asks the core for the shapes, and only to convert."""
-    program = ("import sys; from weights_convert.cli import main; assert main(sys.argv[1:]) == 0; "
-               "assert 'mindspore' not in sys.modules")
-    for arguments in (["convert", MICRO, tmp_path / "out"], ["verify", tmp_path / "out"], ["inspect", tmp_path / "out"]):
-        run = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+    """Its 400 MB and its seconds: a process of its own asks the core for the shapes, and only to
+    convert."""
+    program = (
+        "import sys; from weights_convert.cli import main; assert main(sys.argv[1:]) == 0; "
+        "assert 'mindspore' not in sys.modules"
+    )
+    for arguments in (
+        ["convert", MICRO, tmp_path / "out"],
+        ["verify", tmp_path / "out"],
+        ["inspect", tmp_path / "out"],
+    ):
+        run = subprocess.run(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
         assert run.returncode == 0, run.stderr
     assert equal(held(tmp_path / "out"), held(MICRO))
 
 
-@pytest.mark.parametrize("text, size", [("2GB", 2 * 10**9), ("500MiB", 500 << 20), ("7", 7), ("1.5 kb", 1500), ("100K", 100_000)])
+@pytest.mark.parametrize(
+    "text, size",
+    [("2GB", 2 * 10**9), ("500MiB", 500 << 20), ("7", 7), ("1.5 kb", 1500), ("100K", 100_000)],
+)
 def test_sizes(text, size):
     assert byte_size(text) == size
 
@@ -401,15 +574,16 @@ def test_sizes_that_are_none(text):
         byte_size(text)
 
 
-# ---- fuzzing ---------------------------------------------------------------------------------------------------------
+# ---- fuzzing -------------------------------------------------------------------------------------
+
 
 def flipped(content, rng):
     place = rng.randrange(len(content))
-    return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1:]
+    return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
 
 
 def cut(content, rng):
-    return content[:rng.randrange(len(content))]
+    return content[: rng.randrange(len(content))]
 
 
 def head_flipped(content, rng):
@@ -417,24 +591,30 @@ def head_flipped(content, rng):
     for _ in range(rng.randint(1, 4)):
         near = rng.randrange(min(4096, len(content)))
         place = near if rng.random() < 0.5 else len(content) - 1 - near
-        content = content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1:]
+        content = (
+            content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
+        )
     return content
 
 
 def overwritten(content, rng):
     place, size = rng.randrange(len(content)), rng.randint(1, 64)
-    return content[:place] + rng.randbytes(size) + content[place + size:]
+    return content[:place] + rng.randbytes(size) + content[place + size :]
 
 
 def moved(content, rng):
     """A piece removed, or given twice."""
     place, size = rng.randrange(len(content)), rng.randint(1, 2000)
-    piece = content[place:place + size]
-    return content[:place] + content[place + size:] if rng.random() < 0.5 else content[:place] + piece + content[place:]
+    piece = content[place : place + size]
+    return (
+        content[:place] + content[place + size :]
+        if rng.random() < 0.5
+        else content[:place] + piece + content[place:]
+    )
 
 
 def noise(content, rng):
-    return content[:rng.choice((0, 4, 8, 9, 64))] + rng.randbytes(rng.randrange(300))
+    return content[: rng.choice((0, 4, 8, 9, 64))] + rng.randbytes(rng.randrange(300))
 
 
 def reprogrammed(content, rng):
@@ -447,7 +627,14 @@ def reprogrammed(content, rng):
         with zipfile.ZipFile(source) as old, zipfile.ZipFile(Path(place) / "out", "w") as new:
             for info in old.infolist():
                 data = old.read(info)
-                new.writestr(info.filename, rng.choice(MUTATIONS[:5])(data, rng) if info.filename.endswith("data.pkl") else data)
+                new.writestr(
+                    info.filename,
+                    (
+                        rng.choice(MUTATIONS[:5])(data, rng)
+                        if info.filename.endswith("data.pkl")
+                        else data
+                    ),
+                )
         return (Path(place) / "out").read_bytes()
 
 
@@ -457,7 +644,11 @@ MUTATIONS = (flipped, cut, head_flipped, overwritten, moved, noise, reprogrammed
 def values(source):
     """{key: (dtype, shape, bytes)} of a file's tensors, its own checksums made."""
     output.digest(source.path, source.checks.get(source.path, ()))
-    return {key: (own.dtype, own.shape, load(own).tobytes()) for key, own in source.tensors if own.dtype in FLOATS}
+    return {
+        key: (own.dtype, own.shape, load(own).tobytes())
+        for key, own in source.tensors
+        if own.dtype in FLOATS
+    }
 
 
 @lru_cache(maxsize=None)
@@ -467,15 +658,21 @@ def seeds(place):
     convert(MICRO, place / "one.safetensors", to="single-file")
     convert(MICRO, place / "one.ckpt", to="mindspore-ckpt")
     config_folder(place / "sd1-config", "sd1")
-    files = [place / "one.safetensors", place / "one.ckpt", FIXTURES / "sd1.ckpt", FIXTURES / "embedding.pt"]
+    files = [
+        place / "one.safetensors",
+        place / "one.ckpt",
+        FIXTURES / "sd1.ckpt",
+        FIXTURES / "embedding.pt",
+    ]
     return [(file, file.read_bytes(), values(open_file(file))) for file in files]
 
 
 def fuzz(number, place, seed=0):
-    """Damage files in many ways; returns how each attempt ended. Only InputError may be raised, within five seconds of work.
+    """Damage files in many ways; returns how each attempt ended. Only InputError may be raised,
+    within five seconds of work.
 
-    A PyTorch file's checksums leave no change of a tensor unseen. The other formats have none of their own: a change of a number
-    alone is read, and is what `verify --source` compares.
+    A PyTorch file's checksums leave no change of a tensor unseen. The other formats have none of
+    their own: a change of a number alone is read, and is what `verify --source` compares.
     """
     rng, ends, target = random.Random(seed), {}, Path(place) / "damaged"
     for i in range(number):
@@ -489,9 +686,15 @@ def fuzz(number, place, seed=0):
             if found == wanted:
                 end = "same tensors"
             elif damaged[:2] == b"PK" and mutation is not reprogrammed:
-                raise AssertionError(f"{mutation.__name__} {seed}/{i}: a changed tensor of {file.name} was not seen")
+                raise AssertionError(
+                    f"{mutation.__name__} {seed}/{i}: a changed tensor of {file.name} was not seen"
+                )
             else:
-                end = _convert_damaged(target, content, file, Path(place)) if found.keys() == wanted.keys() else "other tensors"
+                end = (
+                    _convert_damaged(target, content, file, Path(place))
+                    if found.keys() == wanted.keys()
+                    else "other tensors"
+                )
         except InputError as error:
             assert "\n" not in str(error)
             end = "refused"
@@ -501,7 +704,8 @@ def fuzz(number, place, seed=0):
 
 
 def _convert_damaged(target, content, file, place):
-    """A file that still has the right names: refused, or another source than the good one for `verify`."""
+    """A file that still has the right names: refused, or another source than the good one for
+    `verify`."""
     if file.suffix == ".pt":
         return "other numbers"
     out = place / "out"

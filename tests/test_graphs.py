@@ -1,4 +1,5 @@
-"""The binding of a parameter tree to a compiled graph: what `diffedit_core.graphs` says would be silently wrong otherwise."""
+"""The binding of a parameter tree to a compiled graph: what `diffedit_core.graphs` says would be
+silently wrong otherwise."""
 
 import mindspore as ms
 import numpy as np
@@ -9,8 +10,14 @@ from diffedit_core import clip, kernels as K, params as P
 from diffedit_core.config import TextConfig
 from diffedit_core.graphs import Graph
 
-CONFIG = TextConfig(vocab_size=13, hidden_size=6, intermediate_size=10, num_hidden_layers=2, num_attention_heads=3,
-                    max_position_embeddings=7)
+CONFIG = TextConfig(
+    vocab_size=13,
+    hidden_size=6,
+    intermediate_size=10,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    max_position_embeddings=7,
+)
 IDS = ms.Tensor(np.array([[1, 5, 2, 12, 0], [3, 3, 4, 7, 11]], np.int32))
 LEAVES = list(P.flatten(clip.specs(CONFIG)))
 
@@ -18,7 +25,9 @@ LEAVES = list(P.flatten(clip.specs(CONFIG)))
 def tree(seed=0):
     """Random leaves, none of them 0 or 1: what matters must show."""
     rng = np.random.default_rng(seed)
-    return P.tree_map(lambda _, leaf: rng.standard_normal(leaf.shape).astype(np.float32), clip.specs(CONFIG))
+    return P.tree_map(
+        lambda _, leaf: rng.standard_normal(leaf.shape).astype(np.float32), clip.specs(CONFIG)
+    )
 
 
 def encoder(arrays):
@@ -31,8 +40,10 @@ def two_layers(params, x, kernels):
 
 def small(seed=0):
     rng = np.random.default_rng(seed)
-    return P.tree_map(lambda _, leaf: rng.standard_normal(leaf.shape).astype(np.float32),
-                      {"a": P.linear(3, 4), "b.0": P.linear(4, 2)})
+    return P.tree_map(
+        lambda _, leaf: rng.standard_normal(leaf.shape).astype(np.float32),
+        {"a": P.linear(3, 4), "b.0": P.linear(4, 2)},
+    )
 
 
 def expected(arrays, x):
@@ -47,7 +58,8 @@ def test_graph_is_the_function():
 
 
 def test_a_compiled_graph_sees_each_changed_leaf():
-    """Every leaf is set in turn in one graph; each time it gives what a graph made from those values would."""
+    """Every leaf is set in turn in one graph; each time it gives what a graph made from those
+    values would."""
     arrays, changed = tree(), P.flatten(tree(1))
     graph = encoder(arrays)
     before = graph(IDS).asnumpy()
@@ -57,7 +69,9 @@ def test_a_compiled_graph_sees_each_changed_leaf():
         leaves[path].set_data(ms.Tensor(changed[path]))
         fresh[path] = changed[path]
         after = graph(IDS).asnumpy()
-        assert np.abs(after - before).max() > 1e-4 or path.endswith("k_proj.bias"), path  # softmax cancels a bias of the keys
+        assert np.abs(after - before).max() > 1e-4 or path.endswith(
+            "k_proj.bias"
+        ), path  # softmax cancels a bias of the keys
         before = after
     want = encoder(P.tree_map(lambda path, _: fresh[path], arrays))(IDS).asnumpy()
     np.testing.assert_allclose(before, want, atol=1e-6)
@@ -129,7 +143,8 @@ def test_compiled_for_tells_shapes_and_dtypes_apart():
 
 @pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])
 def test_the_mode_before_does_not_matter(mode):
-    """In PyNative mode the leaves would become constants: the graph itself has to leave that mode."""
+    """In PyNative mode the leaves would become constants: the graph itself has to leave that
+    mode."""
     ms.set_context(mode=mode)
     arrays, x = small(8), np.ones((1, 3), np.float32)
     graph = Graph(two_layers, P.to_parameters(arrays), "cpu")
@@ -140,7 +155,8 @@ def test_the_mode_before_does_not_matter(mode):
 
 
 def test_two_graphs_share_their_parameters():
-    """As the VAE's encoder and decoder do: a change is seen by both, and no leaf is stored twice."""
+    """As the VAE's encoder and decoder do: a change is seen by both, and no leaf is stored
+    twice."""
     arrays, x = small(9), np.ones((1, 3), np.float32)
     params = P.to_parameters(arrays)
     first, second = Graph(two_layers, params, "cpu"), Graph(two_layers, params, "reference")

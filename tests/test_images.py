@@ -15,9 +15,25 @@ from PIL import Image
 
 from diffedit_core import images
 from diffedit_core.errors import InputError
-from diffedit_core.images import (FORMATS, check_writable, crop, heat_map, labelled_grid, load_image, load_mask,
-                                  make_image_grid, mask_to_latents, mask_to_pixels, overlay, pad_to_multiple,
-                                  paste_background, resize_mask, save_atomically, to_array, to_pil)
+from diffedit_core.images import (
+    FORMATS,
+    check_writable,
+    crop,
+    heat_map,
+    labelled_grid,
+    load_image,
+    load_mask,
+    make_image_grid,
+    mask_to_latents,
+    mask_to_pixels,
+    overlay,
+    pad_to_multiple,
+    paste_background,
+    resize_mask,
+    save_atomically,
+    to_array,
+    to_pil,
+)
 
 quick = settings(max_examples=40, deadline=None)
 sides = st.integers(1, 23)
@@ -29,7 +45,9 @@ def noise(seed, *shape):
 
 
 def picture(seed, height, width):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    )
 
 
 def same(a, b):
@@ -46,7 +64,8 @@ def refused(call, *words):
         assert str(word) in sentence
 
 
-# ---- laws ------------------------------------------------------------------------------------------------------------
+# ---- laws ----------------------------------------------------------------------------------------
+
 
 @quick
 @given(seeds, sides, sides, st.integers(1, 3))
@@ -66,7 +85,9 @@ def test_round_trip_of_every_value_in_every_channel():
 def test_array_layout_and_range():
     image = to_array([Image.fromarray(np.array([[[255, 0, 51]], [[0, 255, 0]]], np.uint8))])
     assert image.shape == (1, 3, 2, 1)
-    np.testing.assert_allclose(image[0, :, :, 0], [[1, -1], [-1, 1], [51 / 127.5 - 1, -1]], atol=1e-6)
+    np.testing.assert_allclose(
+        image[0, :, :, 0], [[1, -1], [-1, 1], [51 / 127.5 - 1, -1]], atol=1e-6
+    )
 
 
 def test_to_pil_clips_and_refuses_nan():
@@ -91,7 +112,9 @@ def box_oracle(mask, size):
     """Blow each cell up to the common multiple, then average plain blocks."""
     for axis, new in enumerate(size):
         old = mask.shape[axis]
-        fine = np.moveaxis(mask.astype(np.float64).repeat(math.lcm(old, new) // old, axis), axis, -1)
+        fine = np.moveaxis(
+            mask.astype(np.float64).repeat(math.lcm(old, new) // old, axis), axis, -1
+        )
         mask = np.moveaxis(fine.reshape(*fine.shape[:-1], new, -1).mean(-1), -1, axis)
     return mask
 
@@ -103,7 +126,9 @@ def test_resize_mask_is_the_exact_box_filter(seed, h, w, height, width):
     resized = resize_mask(mask, (height, width))
     assert resized.dtype == np.float32
     np.testing.assert_allclose(resized, box_oracle(mask, (height, width)), atol=1e-6)
-    np.testing.assert_allclose(resized.mean(dtype=np.float64), mask.mean(dtype=np.float64), atol=1e-6)
+    np.testing.assert_allclose(
+        resized.mean(dtype=np.float64), mask.mean(dtype=np.float64), atol=1e-6
+    )
 
 
 @quick
@@ -128,7 +153,9 @@ def test_latents_to_pixels_and_back_is_the_identity(seed, h, w, factor, data):
     pixels = mask_to_pixels(mask, size, factor)
     assert pixels.shape == size
     assert pixels[-1, -1] == mask[-1, -1] and pixels[0, -1] == mask[0, -1]
-    np.testing.assert_allclose(mask_to_latents(pixels, size, (h * factor, w * factor), factor), mask, atol=1e-7)
+    np.testing.assert_allclose(
+        mask_to_latents(pixels, size, (h * factor, w * factor), factor), mask, atol=1e-7
+    )
 
 
 def test_power_of_two_factor_comes_back_bit_for_bit():
@@ -144,7 +171,9 @@ def test_latent_mask_does_not_depend_on_the_resolution_of_the_given_mask(seed, h
     if mask.shape == (padded[0] // 8, padded[1] // 8):
         return  # then it counts as a latent mask, see the next test
     fine = np.kron(mask, np.ones((zoom, zoom), np.float32))
-    np.testing.assert_allclose(mask_to_latents(mask, size, padded), mask_to_latents(fine, size, padded), atol=1e-6)
+    np.testing.assert_allclose(
+        mask_to_latents(mask, size, padded), mask_to_latents(fine, size, padded), atol=1e-6
+    )
 
 
 def test_a_mask_of_the_latent_grid_stays_as_it_is():
@@ -193,7 +222,8 @@ def test_to_array_refuses_different_sizes_and_nothing():
     refused(lambda: to_array([]), "empty list")
 
 
-# ---- every kind of picture -------------------------------------------------------------------------------------------
+# ---- every kind of picture -----------------------------------------------------------------------
+
 
 def stored(folder, image, name="a.png", **options):
     image.save(folder / name, **options)
@@ -212,12 +242,18 @@ KINDS = {  # mode: (picture of 2x1, the two RGB pixels it shows)
     "RGB": (Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8)), [(1, 2, 3), (4, 5, 6)]),
     "L": (Image.fromarray(np.array([[7, 250]], np.uint8)), [(7,) * 3, (250,) * 3]),
     "1": (Image.fromarray(np.array([[False, True]])), [(0,) * 3, (255,) * 3]),
-    "RGBA": (Image.fromarray(np.array([[[9, 9, 9, 0], [0, 100, 255, 51]]], np.uint8)), [(255,) * 3, (204, 224, 255)]),
+    "RGBA": (
+        Image.fromarray(np.array([[[9, 9, 9, 0], [0, 100, 255, 51]]], np.uint8)),
+        [(255,) * 3, (204, 224, 255)],
+    ),
     "LA": (Image.frombytes("LA", (2, 1), bytes([9, 0, 100, 255])), [(255,) * 3, (100,) * 3]),
     "P": (palette(), [(200, 10, 20), (30, 220, 40)]),
     "P one clear": (palette(1), [(200, 10, 20), (255,) * 3]),
     "P soft": (palette(bytes([0, 255])), [(255,) * 3, (30, 220, 40)]),
-    "CMYK": (Image.frombytes("CMYK", (2, 1), bytes([0, 255, 255, 0, 0, 0, 0, 255])), [(255, 0, 0), (0,) * 3]),
+    "CMYK": (
+        Image.frombytes("CMYK", (2, 1), bytes([0, 255, 255, 0, 0, 0, 0, 255])),
+        [(255, 0, 0), (0,) * 3],
+    ),
     "I;16": (Image.fromarray(np.array([[128, 65535]], np.uint16)), [(0,) * 3, (255,) * 3]),
     "I": (Image.fromarray(np.array([[257 * 90, 65535]], np.int32)), [(90,) * 3, (255,) * 3]),
     "F": (Image.fromarray(np.array([[0.2, 1]], np.float32)), [(51,) * 3, (255,) * 3]),
@@ -232,15 +268,26 @@ def test_every_mode_becomes_rgb(kind):
     assert loaded.info == {}
 
 
-@pytest.mark.parametrize("kind", ["RGB", "L", "1", "RGBA", "LA", "P", "P one clear", "P soft", "I;16"])
+@pytest.mark.parametrize(
+    "kind", ["RGB", "L", "1", "RGBA", "LA", "P", "P one clear", "P soft", "I;16"]
+)
 def test_every_mode_from_a_png(kind, tmp_path):
     given_picture, pixels = KINDS[kind]
     assert same(load_image(stored(tmp_path, given_picture)), [pixels])
     assert same(load_image(str(tmp_path / "a.png")), [pixels])
 
 
-@pytest.mark.parametrize("kind, name", [("CMYK", "a.tif"), ("F", "a.tif"), ("I;16", "a.tif"), ("I", "a.tif"),
-                                        ("I;16", "a.pgm"), ("RGB", "a.bmp")])
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        ("CMYK", "a.tif"),
+        ("F", "a.tif"),
+        ("I;16", "a.tif"),
+        ("I", "a.tif"),
+        ("I;16", "a.pgm"),
+        ("RGB", "a.bmp"),
+    ],
+)
 def test_modes_from_other_formats(kind, name, tmp_path):
     given_picture, pixels = KINDS[kind]
     assert same(load_image(stored(tmp_path, given_picture, name)), [pixels])
@@ -266,10 +313,18 @@ def test_first_frame_of_an_animation(name, tmp_path):
     assert same(load_image(path), frames[0])
 
 
-# What the file stores for an upright picture u, from the EXIF table of where row 0 and column 0 lie.
-STORED = {1: lambda u: u, 2: lambda u: u[:, ::-1], 3: lambda u: u[::-1, ::-1], 4: lambda u: u[::-1],
-          5: lambda u: u.swapaxes(0, 1), 6: lambda u: u[:, ::-1].swapaxes(0, 1),
-          7: lambda u: u[::-1, ::-1].swapaxes(0, 1), 8: lambda u: u[::-1].swapaxes(0, 1)}
+# What the file stores for an upright picture u, from the EXIF table of where row 0 and column 0
+# lie.
+STORED = {
+    1: lambda u: u,
+    2: lambda u: u[:, ::-1],
+    3: lambda u: u[::-1, ::-1],
+    4: lambda u: u[::-1],
+    5: lambda u: u.swapaxes(0, 1),
+    6: lambda u: u[:, ::-1].swapaxes(0, 1),
+    7: lambda u: u[::-1, ::-1].swapaxes(0, 1),
+    8: lambda u: u[::-1].swapaxes(0, 1),
+}
 
 
 @pytest.mark.parametrize("orientation", STORED)
@@ -281,12 +336,16 @@ def test_exif_orientation(orientation, tmp_path):
     loaded = load_image(stored(tmp_path, Image.fromarray(turned), exif=exif))
     assert same(loaded, upright)
     assert same(load_image(loaded), upright)  # not turned a second time
-    grey = stored(tmp_path, Image.fromarray(np.ascontiguousarray(turned[..., 0])), "mask.png", exif=exif)
+    grey = stored(
+        tmp_path, Image.fromarray(np.ascontiguousarray(turned[..., 0])), "mask.png", exif=exif
+    )
     np.testing.assert_allclose(load_mask(grey, (7, 5)), upright[..., 0] / 255, atol=1e-7)
 
 
 def test_broken_exif_neither_stops_nor_warns(tmp_path):
-    path = stored(tmp_path, Image.new("RGB", (4, 3)), "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    path = stored(
+        tmp_path, Image.new("RGB", (4, 3)), "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_image(path).size == (4, 3)
@@ -298,7 +357,8 @@ def test_the_given_picture_is_not_changed():
     assert given_picture.mode == "RGBA" and same(given_picture, KINDS["RGBA"][0])
 
 
-# ---- masks -----------------------------------------------------------------------------------------------------------
+# ---- masks ---------------------------------------------------------------------------------------
+
 
 def test_mask_file_keeps_its_resolution_and_softness(tmp_path):
     grey = np.random.default_rng(5).integers(0, 256, (6, 9), np.uint8)
@@ -326,8 +386,17 @@ def test_every_rounded_up_grid_has_the_picture_s_shape(width, height, factor):
     assert load_mask(np.zeros(grid), (width, height)).shape == grid
 
 
-@pytest.mark.parametrize("shape, fits", [((300, 400), True), ((300, 407), True), ((300, 410), False),
-                                         ((300, 390), False), ((400, 300), False), ((64, 64), False)])
+@pytest.mark.parametrize(
+    "shape, fits",
+    [
+        ((300, 400), True),
+        ((300, 407), True),
+        ((300, 410), False),
+        ((300, 390), False),
+        ((400, 300), False),
+        ((64, 64), False),
+    ],
+)
 def test_mask_of_another_shape_is_refused(shape, fits):
     if fits:
         assert load_mask(np.ones(shape), (800, 600)).shape == shape
@@ -335,10 +404,20 @@ def test_mask_of_another_shape_is_refused(shape, fits):
         refused(lambda: load_mask(np.ones(shape), (800, 600)), f"{shape[1]}x{shape[0]}", "800x600")
 
 
-@pytest.mark.parametrize("mask, word", [
-    (np.array([[0, np.nan]]), "nan"), (np.array([[0, 1.01]]), "1.01"), (np.array([[-0.1, 0]]), "-0.1"),
-    (np.array([[0, 255]], np.uint8), "255"), (np.ones((1, 1, 2)), "[1, 1, 2]"), (np.ones((0, 2)), "[0, 2]"),
-    (None, "[]"), ({}, "dict"), (["a"], "list")])
+@pytest.mark.parametrize(
+    "mask, word",
+    [
+        (np.array([[0, np.nan]]), "nan"),
+        (np.array([[0, 1.01]]), "1.01"),
+        (np.array([[-0.1, 0]]), "-0.1"),
+        (np.array([[0, 255]], np.uint8), "255"),
+        (np.ones((1, 1, 2)), "[1, 1, 2]"),
+        (np.ones((0, 2)), "[0, 2]"),
+        (None, "[]"),
+        ({}, "dict"),
+        (["a"], "list"),
+    ],
+)
 def test_bad_mask_arrays_are_refused(mask, word):
     refused(lambda: load_mask(mask, (2, 1)), "mask", word)
 
@@ -349,13 +428,16 @@ def test_mask_files_are_refused_by_name(tmp_path):
     refused(lambda: load_mask(path, (3, 5)), "odd.png", "5x3", "3x5")
 
 
-# ---- pictures that are refused ---------------------------------------------------------------------------------------
+# ---- pictures that are refused -------------------------------------------------------------------
+
 
 @pytest.fixture
 def closed_folder():
-    """A read-only folder with an unreadable a.png, and open/a.png read-only, while permissions count (not as root)."""
+    """A read-only folder with an unreadable a.png, and open/a.png read-only, while permissions
+    count (not as root)."""
     root = os.geteuid() == 0
-    with tempfile.TemporaryDirectory() as name:  # not tmp_path, which others than its owner cannot even enter
+    # not tmp_path, which others than its owner cannot even enter
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "open").mkdir()
         (folder / "open").chmod(0o777)
@@ -383,13 +465,21 @@ def test_unreadable(closed_folder):
     refused(lambda: load_image(closed_folder / "a.png"), "a.png", "permissions")
 
 
-@pytest.mark.parametrize("source, words", [
-    ("https://example.org/a.png", ["https://example.org/a.png", "download"]), ("HTTP://a/b.png", ["download"]),
-    (None, ["NoneType"]), (3, ["int"]), (Image.new("RGB", (0, 5)), ["0x5"]), ("a" * 300, ["aaa"]),
-    (Image.fromarray(np.array([[0, 65536]], np.int32)), ["65536", "16 bits"]),
-    (Image.fromarray(np.array([[-1, 5]], np.int32)), ["-1"]),
-    (Image.fromarray(np.array([[0, 3.5]], np.float32)), ["3.5"]),
-    (Image.fromarray(np.array([[0, np.nan]], np.float32)), ["nan"])])
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        ("https://example.org/a.png", ["https://example.org/a.png", "download"]),
+        ("HTTP://a/b.png", ["download"]),
+        (None, ["NoneType"]),
+        (3, ["int"]),
+        (Image.new("RGB", (0, 5)), ["0x5"]),
+        ("a" * 300, ["aaa"]),
+        (Image.fromarray(np.array([[0, 65536]], np.int32)), ["65536", "16 bits"]),
+        (Image.fromarray(np.array([[-1, 5]], np.int32)), ["-1"]),
+        (Image.fromarray(np.array([[0, 3.5]], np.float32)), ["3.5"]),
+        (Image.fromarray(np.array([[0, np.nan]], np.float32)), ["nan"]),
+    ],
+)
 def test_sources_that_are_no_picture(source, words):
     refused(lambda: load_image(source), *words)
 
@@ -403,7 +493,7 @@ def test_text_is_not_a_picture(tmp_path):
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
 def test_truncated(name, kept, tmp_path):
     whole = stored(tmp_path, picture(7, 41, 47), name).read_bytes()
-    (tmp_path / name).write_bytes(whole[:int(kept * len(whole))])
+    (tmp_path / name).write_bytes(whole[: int(kept * len(whole))])
     refused(lambda: load_image(tmp_path / name), name)
     (tmp_path / name).write_bytes(whole)
     assert load_image(tmp_path / name).size == (47, 41)
@@ -416,7 +506,9 @@ def test_truncated_is_told_from_unknown(tmp_path):
     refused(lambda: load_image(Image.open(path)), "the given picture", "damaged")
 
 
-@pytest.mark.parametrize("size", [(10_001, 10_000), (20_000, 10_000)])  # Pillow warns of the one, raises for the other
+@pytest.mark.parametrize(
+    "size", [(10_001, 10_000), (20_000, 10_000)]
+)  # Pillow warns of the one, raises for the other
 def test_too_large_is_known_from_the_header(size, tmp_path):
     path = stored(tmp_path, Image.new("1", (10, 10)), "big.bmp")
     header = bytearray(path.read_bytes())
@@ -439,11 +531,14 @@ def test_pillow_s_warning_of_size_does_not_leak(tmp_path, monkeypatch):
         assert load_image(path).size == (4, 3)
 
 
-# ---- saving ----------------------------------------------------------------------------------------------------------
+# ---- saving --------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("suffix", [*FORMATS, ".PNG"])
 def test_save_and_load(suffix, tmp_path):
-    stripes = np.tile(np.array([(220, 40, 60), (30, 90, 200)], np.uint8), (23, 18, 1))  # JPEG's 4:2:0 would mix them
+    stripes = np.tile(
+        np.array([(220, 40, 60), (30, 90, 200)], np.uint8), (23, 18, 1)
+    )  # JPEG's 4:2:0 would mix them
     save_atomically(tmp_path / f"a{suffix}", Image.fromarray(stripes))
     difference = np.abs(np.asarray(load_image(tmp_path / f"a{suffix}"), int) - stripes).max()
     assert difference <= (6 if suffix in (".jpg", ".jpeg") else 0)
@@ -455,7 +550,9 @@ def test_same_picture_same_bytes_and_usual_permissions(tmp_path):
         save_atomically(tmp_path / name, picture(8, 5, 7))
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     (tmp_path / "usual").touch()
-    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == stat.S_IMODE(
+        (tmp_path / "usual").stat().st_mode
+    )
 
 
 def test_bytes_are_written_as_they_are_and_replace(tmp_path):
@@ -471,13 +568,24 @@ def test_a_link_stays_a_link(tmp_path):
     assert (tmp_path / "link.png").is_symlink() and load_image(tmp_path / "real.png").size == (7, 5)
 
 
-WRITERS = pytest.mark.parametrize("write", [check_writable, lambda path: save_atomically(path, picture(0, 2, 3))])
+WRITERS = pytest.mark.parametrize(
+    "write", [check_writable, lambda path: save_atomically(path, picture(0, 2, 3))]
+)
 
 
 @WRITERS
-@pytest.mark.parametrize("name, words", [
-    ("a.xyz", ["a.xyz", *FORMATS]), ("a", [".png"]), ("a.gif", [".png"]), (".png", [".png"]),
-    ("no/a.png", ["no/a.png", "create"]), ("folder.png", ["folder.png", "folder"]), ("", ["folder"])])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("a.xyz", ["a.xyz", *FORMATS]),
+        ("a", [".png"]),
+        ("a.gif", [".png"]),
+        (".png", [".png"]),
+        ("no/a.png", ["no/a.png", "create"]),
+        ("folder.png", ["folder.png", "folder"]),
+        ("", ["folder"]),
+    ],
+)
 def test_names_that_cannot_be_written(write, name, words, tmp_path):
     (tmp_path / "folder.png").mkdir()
     refused(lambda: write(tmp_path / name), *words)
@@ -507,13 +615,20 @@ def test_a_device_is_not_replaced(tmp_path):
     assert stat.S_ISFIFO((tmp_path / "pipe.png").stat().st_mode)
 
 
-@pytest.mark.parametrize("where, error, raised", [
-    ("PIL.Image.Image.save", RuntimeError("encoder"), RuntimeError),
-    ("PIL.Image.Image.save", KeyboardInterrupt(), KeyboardInterrupt),
-    ("os.replace", OSError(28, "No space left on device"), InputError)])
-def test_a_failure_leaves_the_old_file_and_nothing_else(where, error, raised, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "where, error, raised",
+    [
+        ("PIL.Image.Image.save", RuntimeError("encoder"), RuntimeError),
+        ("PIL.Image.Image.save", KeyboardInterrupt(), KeyboardInterrupt),
+        ("os.replace", OSError(28, "No space left on device"), InputError),
+    ],
+)
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    where, error, raised, tmp_path, monkeypatch
+):
     def fail(*_, **__):
         raise error
+
     (tmp_path / "a.png").write_bytes(b"old")
     monkeypatch.setattr(where, fail)
     with pytest.raises(raised, match="a.png.*No space" if raised is InputError else None):
@@ -526,6 +641,7 @@ def test_a_half_written_file_is_removed(tmp_path, monkeypatch):
         with open(path, "wb") as file:
             file.write(data[:10])
         raise OSError(28, "No space left on device")
+
     monkeypatch.setattr("pathlib.Path.write_bytes", half)
     refused(lambda: save_atomically(tmp_path / "a.png", picture(0, 2, 3)), "a.png", "No space")
     assert os.listdir(tmp_path) == []
@@ -536,12 +652,17 @@ def test_a_mode_the_format_cannot_hold(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-# ---- to look at ------------------------------------------------------------------------------------------------------
+# ---- to look at ----------------------------------------------------------------------------------
+
 
 def lightness(pixels):
     """CIE Y of sRGB, which rises exactly when L* does."""
     c = np.asarray(pixels, np.float64) / 255
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [
+        0.2126,
+        0.7152,
+        0.0722,
+    ]
 
 
 def test_heat_map_gets_lighter_all_the_way():
@@ -578,18 +699,29 @@ def boxes(sheet):
     return [(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in found]
 
 
-@pytest.mark.parametrize("size, expected", [((128, 96), (256, 192)), ((13, 11), (260, 220)), ((300, 200), (300, 200)),
-                                            ((20, 256), (20, 256))])
+@pytest.mark.parametrize(
+    "size, expected",
+    [
+        ((128, 96), (256, 192)),
+        ((13, 11), (260, 220)),
+        ((300, 200), (300, 200)),
+        ((20, 256), (20, 256)),
+    ],
+)
 def test_grid_enlarges_by_whole_factors(size, expected):
     sheet = labelled_grid([("label", Image.new("RGB", size, colour)) for colour in COLOURS])
     for left, top, right, bottom in boxes(sheet):
         assert (right - left, bottom - top) == expected and top == boxes(sheet)[0][1]
 
 
-@pytest.mark.parametrize("label", ["mask", "a bowl of apples with a long story about where they grew", "W" * 60])
+@pytest.mark.parametrize(
+    "label", ["mask", "a bowl of apples with a long story about where they grew", "W" * 60]
+)
 def test_grid_keeps_each_label_above_its_picture(label):
     labels = ["", label, "", ""]
-    sheet = labelled_grid(list(zip(labels, (Image.new("RGB", (256, 256), colour) for colour in COLOURS))))
+    sheet = labelled_grid(
+        list(zip(labels, (Image.new("RGB", (256, 256), colour) for colour in COLOURS)))
+    )
     left, top, right, _ = boxes(sheet)[1]
     ink = np.nonzero(np.asarray(sheet.convert("L"))[:top] < 128)
     assert len(ink[0]) > 50 and left <= ink[1].min() and ink[1].max() < right
@@ -598,7 +730,9 @@ def test_grid_keeps_each_label_above_its_picture(label):
 
 def test_grid_enlarges_a_small_map_to_the_others_and_centres_it():
     sizes = [(128, 128), (16, 16), (10, 12), (128, 128)]
-    sheet = labelled_grid([("x", Image.new("RGB", size, colour)) for size, colour in zip(sizes, COLOURS)])
+    sheet = labelled_grid(
+        [("x", Image.new("RGB", size, colour)) for size, colour in zip(sizes, COLOURS)]
+    )
     (_, top, _, bottom), small, odd, _ = boxes(sheet)
     assert (small[1], small[3]) == (top, bottom)
     assert odd[3] - odd[1] == 12 * 21 and abs((odd[1] - top) - (bottom - odd[3])) <= 1

@@ -43,7 +43,7 @@ def walk(step, way, x=X, levels=LEVELS, field=WAVE):
     return way(step, field.denoiser(levels), levels, State(x))
 
 
-# --- the equations ----------------------------------------------------------------------------------------------------
+# --- the equations --------------------------------------------------------------------------------
 
 
 def test_ddim_agrees_with_the_equation():
@@ -72,15 +72,23 @@ def test_dpmpp_agrees_with_the_algorithm(way):
 
 def test_dpmpp_forgets_where_it_turns_round():
     trail = walk(I.dpmpp_2m, laws.up)
-    fresh, turned = (I.dpmpp_2m(WAVE.denoiser(LEVELS), state, LEVELS, 5, 4).latents
-                     for state in (State(trail[-1].latents), trail[-1]))
+    fresh, turned = (
+        I.dpmpp_2m(WAVE.denoiser(LEVELS), state, LEVELS, 5, 4).latents
+        for state in (State(trail[-1].latents), trail[-1])
+    )
     assert np.array_equal(fresh, turned)
     going_on = trail[3]._replace(history=None)
-    assert np.abs(I.dpmpp_2m(WAVE.denoiser(LEVELS), going_on, LEVELS, 3, 4).latents - trail[4].latents).max() > 1e-4
+    assert (
+        np.abs(
+            I.dpmpp_2m(WAVE.denoiser(LEVELS), going_on, LEVELS, 3, 4).latents - trail[4].latents
+        ).max()
+        > 1e-4
+    )
 
 
 def test_edict_agrees_with_the_equations():
-    """Wallace et al. 2022: the two updates, then the two mixing lines; the first update alternates."""
+    """Wallace et al. 2022: the two updates, then the two mixing lines; the first update
+    alternates."""
     p, x, y = 0.93, X, X
     for state, i in zip(walk(I.edict, laws.down)[1:], range(5, 0, -1)):
         if i % 2:
@@ -100,7 +108,10 @@ def test_edict_is_exact_for_every_mixing_weight(p):
     there = walk(step, laws.up)
     back = laws.down(step, WAVE.denoiser(LEVELS), LEVELS, there[-1])
     for one, other in zip(there[1:], reversed(back[:-1])):
-        assert laws.relative(other.latents, one.latents) < 1e-10 and laws.relative(other.partner, one.partner) < 1e-10
+        assert (
+            laws.relative(other.latents, one.latents) < 1e-10
+            and laws.relative(other.partner, one.partner) < 1e-10
+        )
     assert laws.relative(back[-1].latents, X) < 1e-10 and laws.relative(back[-1].partner, X) < 1e-10
 
 
@@ -110,8 +121,14 @@ def test_belm_agrees_with_the_equation():
     x = [X, plain(X, eps(X, 0), 0, 1)]
     for k in range(1, 5):
         h, after = tau[k] - tau[k - 1], tau[k + 1] - tau[k]
-        x.append(signal(k + 1) * ((after / h) ** 2 * x[k - 1] / signal(k - 1) + (1 - (after / h) ** 2) * x[k] / signal(k)
-                                  + after * (h + after) / h * eps(x[k], k)))
+        x.append(
+            signal(k + 1)
+            * (
+                (after / h) ** 2 * x[k - 1] / signal(k - 1)
+                + (1 - (after / h) ** 2) * x[k] / signal(k)
+                + after * (h + after) / h * eps(x[k], k)
+            )
+        )
     trail = walk(I.belm, laws.up)
     for k in range(6):
         assert laws.relative(trail[k].latents, x[k]) < 1e-12
@@ -119,14 +136,21 @@ def test_belm_agrees_with_the_equation():
     y = [X, plain(X, eps(X, 5), 5, 4)]
     for k in range(4, 0, -1):
         h, above = tau[k] - tau[k - 1], tau[k + 1] - tau[k]
-        y.append(signal(k - 1) * ((h / above) ** 2 * y[-2] / signal(k + 1) + (1 - (h / above) ** 2) * y[-1] / signal(k)
-                                  - h * (h + above) / above * eps(y[-1], k)))
+        y.append(
+            signal(k - 1)
+            * (
+                (h / above) ** 2 * y[-2] / signal(k + 1)
+                + (1 - (h / above) ** 2) * y[-1] / signal(k)
+                - h * (h + above) / above * eps(y[-1], k)
+            )
+        )
     for state, wanted in zip(walk(I.belm, laws.down), y):
         assert laws.relative(state.latents, wanted) < 1e-12
 
 
 def test_belm_is_exact_on_quadratic_fields():
-    """u = c + b tau + a tau^2 solves du = (b + 2 a tau) dtau: the rule has no error there, once it has two latents."""
+    """u = c + b tau + a tau^2 solves du = (b + 2 a tau) dtau: the rule has no error there, once it
+    has two latents."""
     a, b = -0.7, 0.4
     tau = [noise(k) / signal(k) for k in range(6)]
     exact = [signal(k) * (X + b * tau[k] + a * tau[k] ** 2) for k in range(6)]
@@ -134,6 +158,7 @@ def test_belm_is_exact_on_quadratic_fields():
     def denoise(x, k):
         e = np.full_like(x, b + 2 * a * tau[k])
         return S.eps_to_x0(e, x, LEVELS.alphas[k]), e
+
     up = State(exact[1], exact[0])
     down = State(exact[5], exact[4])
     for k in range(1, 5):
@@ -144,20 +169,26 @@ def test_belm_is_exact_on_quadratic_fields():
         assert laws.relative(down.latents, exact[k - 1]) < 1e-12
 
 
-# --- fixed points -----------------------------------------------------------------------------------------------------
+# --- fixed points ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("memory", (0, 1, 3))
 def test_fixed_point_solves_its_equation(memory):
-    """The DDIM step down from the result, asked at the result, leads back; the note says how near."""
+    """The DDIM step down from the result, asked at the result, leads back; the note says how
+    near."""
     for i in range(5):
-        state = I.fixed_point(WAVE.denoiser(LEVELS), State(X), LEVELS, i, i + 1, memory=memory, **TIGHT)
+        state = I.fixed_point(
+            WAVE.denoiser(LEVELS), State(X), LEVELS, i, i + 1, memory=memory, **TIGHT
+        )
         back = plain(state.latents, eps(state.latents, i + 1), i + 1, i)
-        assert state.note.converged and state.note.residual <= 1e-13 and laws.relative(back, X) < 1e-11
+        assert (
+            state.note.converged and state.note.residual <= 1e-13 and laws.relative(back, X) < 1e-11
+        )
 
 
 def linear_step(slope, memory=0, tolerance=1e-12, iterations=50):
-    """One step up where eps = slope x: the iteration is x <- c x + d with a contraction that is known."""
+    """One step up where eps = slope x: the iteration is x <- c x + d with a contraction that is
+    known."""
     levels = path((0.9, 0.4))
     tau = [math.sqrt(1 / a - 1) for a in levels.alphas]
     contraction = abs(slope) * math.sqrt(0.4) * (tau[1] - tau[0])
@@ -173,12 +204,16 @@ def test_the_note_tells_contraction_evaluations_and_residual(slope):
     assert state.note.evaluations == asked
     assert state.note.contraction == pytest.approx(contraction, rel=1e-3) and state.note.converged
     assert state.note.residual <= 1e-9
-    assert asked <= 3 + math.log(1e-9) / math.log(contraction), "corrections shrink by the contraction each time"
+    assert asked <= 3 + math.log(1e-9) / math.log(
+        contraction
+    ), "corrections shrink by the contraction each time"
 
 
 def test_it_stops_where_it_does_not_contract():
     state, contraction, asked = linear_step(4.0)
-    assert contraction > 1 and not state.note.converged and asked == 3 and state.note.contraction > 1
+    assert (
+        contraction > 1 and not state.note.converged and asked == 3 and state.note.contraction > 1
+    )
     assert state.note.residual > 0.1
     assert np.isfinite(state.latents).all()
 
@@ -197,11 +232,15 @@ def test_every_picture_stops_by_itself():
     slopes = np.array([0.1, 1.0]).reshape(2, 1, 1, 1)
 
     def denoise(x, k):
-        e = slopes[:len(x)] * x
+        e = slopes[: len(x)] * x
         return S.eps_to_x0(e, x, levels.alphas[k]), e
+
     both = I.fixed_point(denoise, State(X), levels, 0, 1, 1e-6, 50)
     alone = I.fixed_point(denoise, State(X[:1]), levels, 0, 1, 1e-6, 50)
-    assert np.array_equal(both.latents[:1], alone.latents) and alone.note.evaluations < both.note.evaluations
+    assert (
+        np.array_equal(both.latents[:1], alone.latents)
+        and alone.note.evaluations < both.note.evaluations
+    )
 
 
 def test_iterations_are_limited():
@@ -209,20 +248,24 @@ def test_iterations_are_limited():
     assert asked == 5 and not state.note.converged
 
 
-# --- tensors, counts, ends --------------------------------------------------------------------------------------------
+# --- tensors, counts, ends ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", (*I.INTEGRATORS, "fixed_point", "anderson"))
 @pytest.mark.parametrize("dtype", (np.float16, np.float32, np.float64))
 def test_tensors_and_arrays_agree(name, dtype):
-    """The same journey on MindSpore tensors and on numpy arrays, up to the rounding of its steps."""
+    """The same journey on MindSpore tensors and on numpy arrays, up to the rounding of its
+    steps."""
     step = I.INTEGRATORS.get(name) or I.INVERSIONS[name]
     x = X.astype(dtype)
     for way in (laws.up, laws.down):
         arrays, tensors = (walk(s, way, x)[-1].latents for s in (step, laws.on_tensors(step)))
         assert tensors.dtype == arrays.dtype == dtype
         loose = 10 * I.TOLERANCE if name in I.INVERSIONS and way is laws.up else 0
-        assert laws.relative(tensors.astype(np.float64), arrays.astype(np.float64)) <= 256 * np.finfo(dtype).eps + loose
+        assert (
+            laws.relative(tensors.astype(np.float64), arrays.astype(np.float64))
+            <= 256 * np.finfo(dtype).eps + loose
+        )
 
 
 @given(st.integers(2, 12), st.sampled_from(tuple(I.INTEGRATORS)))
@@ -249,25 +292,29 @@ def test_no_signal_is_refused_with_the_remedy(step):
         laws.up(step, WAVE.denoiser(levels, "v_prediction"), levels, State(X))
 
 
-# --- rounding of the exact ones ---------------------------------------------------------------------------------------
+# --- rounding of the exact ones -------------------------------------------------------------------
 
 
 def rounding_bound(name, levels, lipschitz, trail):
     """How far rounding may lead an exact integrator's way up and down from where it began.
 
-    Let F_i be the step down from level i, and the way up its inverse, each with a rounding error of d_i at level i. The way
-    down undoes exactly what the way up did, up to those errors, so the error at level 0 is the sum over the levels of d_i
-    (of the step up that ended there, and of the step down that begins there) carried by the steps below it. In u =
-    x / sqrt(a) and the largest norm over both latents a step down multiplies an error by at most
+    Let F_i be the step down from level i, and the way up its inverse, each with a rounding error of
+    d_i at level i. The way down undoes exactly what the way up did, up to those errors, so the
+    error at level 0 is the sum over the levels of d_i (of the step up that ended there, and of the
+    step down that begins there) carried by the steps below it. In u = x / sqrt(a) and the largest
+    norm over both latents a step down multiplies an error by at most
 
-        EDICT  (1 + h L)^2                 two updates, each with the other's eps; mixing is a mean (p <= 1)
-        BELM   q^2 + |1 - q^2| + h (1+q) L      with q = h_k / h_(k+1), the ratio of the steps
+        EDICT  (1 + h L)^2                 two updates, each with the other's eps; mixing is a mean
+        (p <= 1) BELM   q^2 + |1 - q^2| + h (1+q) L      with q = h_k / h_(k+1), the ratio of the
+        steps
 
-    where L bounds how eps changes with u (sqrt(a) times its Lipschitz constant). So EDICT's 1/p^2 in a step up does not
-    enter, as the way down contracts by as much; it is the price of the other order, down then up. With 16 machine epsilons
-    of the largest number in a state for d_i, divided by p^2 where EDICT mixes back:
+    where L bounds how eps changes with u (sqrt(a) times its Lipschitz constant). So EDICT's 1/p^2
+    in a step up does not enter, as the way down contracts by as much; it is the price of the other
+    order, down then up. With 16 machine epsilons of the largest number in a state for d_i, divided
+    by p^2 where EDICT mixes back:
 
-        error at 0 <= sum_i 16 epsilon / p^2 * 2 |state_i| / sqrt(a_i) * prod_(k<=i) factor_k * sqrt(a_0).
+        error at 0 <= sum_i 16 epsilon / p^2 * 2 |state_i| / sqrt(a_i) * prod_(k<=i) factor_k *
+        sqrt(a_0).
     """
     tau, total, carried = [math.sqrt(1 / a - 1) for a in levels.alphas], 0.0, 1.0
     for i in range(1, len(levels.alphas)):
@@ -282,38 +329,51 @@ def rounding_bound(name, levels, lipschitz, trail):
         size = max(np.abs(state.latents).max(), np.abs(state.partner).max(), 1)
         total += 2 * size / math.sqrt(levels.alphas[i]) * carried
     epsilon = np.finfo(trail[0].latents.dtype).eps
-    return 16 * epsilon / I.MIXING ** 2 * total * math.sqrt(levels.alphas[0])
+    return 16 * epsilon / I.MIXING**2 * total * math.sqrt(levels.alphas[0])
 
 
 @pytest.mark.parametrize("name", I.EXACT)
-@given(draw.grid_alphas(), st.floats(0.05, 0.5), st.sampled_from((np.float32, np.float64)), draw.seeds)
+@given(
+    draw.grid_alphas(), st.floats(0.05, 0.5), st.sampled_from((np.float32, np.float64)), draw.seeds
+)
 def test_exact_integrators_stay_within_their_bound(name, alphas, lipschitz, dtype, seed):
-    levels, x = path(alphas), np.random.default_rng(seed).standard_normal((2, 3, 5, 7)).astype(dtype)
+    levels, x = path(alphas), np.random.default_rng(seed).standard_normal((2, 3, 5, 7)).astype(
+        dtype
+    )
     denoise, step = Field("network", lipschitz).denoiser(levels), I.INTEGRATORS[name]
     trail = laws.up(step, denoise, levels, State(x))
     back = laws.down(step, denoise, levels, trail[-1])[-1].latents
-    assert np.abs(back.astype(np.float64) - x).max() <= rounding_bound(name, levels, lipschitz, trail)
+    assert np.abs(back.astype(np.float64) - x).max() <= rounding_bound(
+        name, levels, lipschitz, trail
+    )
 
 
 def test_down_then_up_edict_amplifies_by_its_mixing_weight():
-    """A difference between the two latents grows by 1/p^2 in every step up, without a model exactly so."""
+    """A difference between the two latents grows by 1/p^2 in every step up, without a model exactly
+    so."""
     levels, growth = path(1 / (1 + np.linspace(0.2, 0.3, 11) ** 2)), []
     nothing = Field("constant", 0.0).denoiser(levels)
     for state in laws.up(I.edict, nothing, levels, State(X, X + 1e-3)):
-        growth.append(np.abs(state.partner - state.latents).max() / math.sqrt(levels.alphas[len(growth)]))
-    assert np.array(growth[1:]) / growth[:-1] == pytest.approx(I.MIXING ** -2, rel=1e-6)
+        growth.append(
+            np.abs(state.partner - state.latents).max() / math.sqrt(levels.alphas[len(growth)])
+        )
+    assert np.array(growth[1:]) / growth[:-1] == pytest.approx(I.MIXING**-2, rel=1e-6)
 
 
 def test_a_difference_in_belm_grows_as_the_square_of_the_step():
     tau = 0.1 * 1.3 ** np.arange(9)
-    levels = path(1 / (1 + tau ** 2))
+    levels = path(1 / (1 + tau**2))
     nothing, growth = Field("constant", 0.0).denoiser(levels), []
     states = [State(X * signal_of(levels, 1) + 1e-3, X * signal_of(levels, 0))]
     for i in range(1, 8):
         states.append(I.belm(nothing, states[-1], levels, i, i + 1))
     for i, state in enumerate(states, 1):
-        growth.append(np.abs(state.latents / signal_of(levels, i) - state.partner / signal_of(levels, i - 1)).max())
-    assert np.array(growth[1:]) / growth[:-1] == pytest.approx(1.3 ** 2, rel=1e-6)
+        growth.append(
+            np.abs(
+                state.latents / signal_of(levels, i) - state.partner / signal_of(levels, i - 1)
+            ).max()
+        )
+    assert np.array(growth[1:]) / growth[:-1] == pytest.approx(1.3**2, rel=1e-6)
 
 
 def signal_of(levels, k):
@@ -321,28 +381,35 @@ def signal_of(levels, k):
 
 
 def test_belm_is_unstable_where_the_model_contracts_strongly():
-    """The price of reading the same in both directions: where DDIM's steps shrink every difference, those of a two-step rule
-    without damping let the other solution of its recurrence grow. Guidance multiplies the contraction."""
+    """The price of reading the same in both directions: where DDIM's steps shrink every difference,
+    those of a two-step rule without damping let the other solution of its recurrence grow. Guidance
+    multiplies the contraction.
+    """
     levels = S.levels(draw.SD21, 50)
     levels = S.Levels(levels.timesteps[:41], levels.alphas[:41])
     for slope, stable in ((0.5, True), (4.0, False)):
         size = {}
         for name in ("ddim", "belm"):
-            top = laws.up(I.INTEGRATORS[name], Field("linear", 0.3).denoiser(levels), levels, State(X))[-1]
-            end = laws.down(I.INTEGRATORS[name], Field("linear", slope).denoiser(levels), levels, top)[-1].latents
+            top = laws.up(
+                I.INTEGRATORS[name], Field("linear", 0.3).denoiser(levels), levels, State(X)
+            )[-1]
+            end = laws.down(
+                I.INTEGRATORS[name], Field("linear", slope).denoiser(levels), levels, top
+            )[-1].latents
             size[name] = np.abs(end).max()
         assert size["belm"] < 1.1 * size["ddim"] if stable else size["belm"] > 1e3 * size["ddim"]
 
 
-# --- the bound of laws.reversal_bound is tight ------------------------------------------------------------------------
+# --- the bound of laws.reversal_bound is tight ----------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", (np.float16, np.float32, np.float64))
 def test_the_reversal_bound_is_tight_within_ten(dtype):
-    """Of many latents and levels some err by more than a tenth of what the law allows, and none by more."""
+    """Of many latents and levels some err by more than a tenth of what the law allows, and none by
+    more."""
     rng, worst = np.random.default_rng(0), 0.0
     for _ in range(300):
-        a, b = np.sort(rng.uniform(0.01, 0.9999, 2))[::rng.choice((-1, 1))]
+        a, b = np.sort(rng.uniform(0.01, 0.9999, 2))[:: rng.choice((-1, 1))]
         x, value = rng.uniform(0.5, 1, (1, 1, 50, 50)).astype(dtype), float(rng.uniform(-2, 2))
         levels = path((a, b))
         denoise = Field("constant", value).denoiser(levels)

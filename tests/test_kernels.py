@@ -1,6 +1,8 @@
-"""diffedit_core.kernels: every lowering against the numpy oracle and its reference, eagerly and compiled, and in fp16.
+"""diffedit_core.kernels: every lowering against the numpy oracle and its reference, eagerly and
+compiled, and in fp16.
 
-Sizes are distinct and odd where the operation allows it. The errors allowed are relative to the largest value.
+Sizes are distinct and odd where the operation allows it. The errors allowed are relative to the
+largest value.
 """
 
 import mindspore as ms
@@ -33,21 +35,65 @@ CASES = {
     "conv2d 3x3": ("conv2d", (normal(2, 3, 9, 7), *conv(3, 5, 3, 3)), (1, (1, 1, 1, 1))),
     "conv2d 1x1": ("conv2d", (normal(2, 3, 9, 7), *conv(3, 5, 1, 1)), (1, (0, 0, 0, 0))),
     "conv2d stride 2": ("conv2d", (normal(3, 5, 11, 7), *conv(5, 3, 3, 3)), (2, (1, 1, 1, 1))),
-    "conv2d stride 2, padded below and right": ("conv2d", (normal(1, 3, 8, 6), *conv(3, 5, 3, 3)), (2, (0, 1, 0, 1))),
-    "conv2d 3x5, padded unevenly": ("conv2d", (normal(2, 3, 9, 7), *conv(3, 7, 3, 5)), (1, (2, 1, 0, 3))),
+    "conv2d stride 2, padded below and right": (
+        "conv2d",
+        (normal(1, 3, 8, 6), *conv(3, 5, 3, 3)),
+        (2, (0, 1, 0, 1)),
+    ),
+    "conv2d 3x5, padded unevenly": (
+        "conv2d",
+        (normal(2, 3, 9, 7), *conv(3, 7, 3, 5)),
+        (1, (2, 1, 0, 3)),
+    ),
     "linear": ("linear", (normal(2, 5, 7), normal(9, 7), normal(9)), ()),
     "linear without bias": ("linear", (normal(3, 7), normal(5, 7), None), ()),
-    "linear from a picture": ("linear_from_picture", (normal(2, 7, 3, 5), normal(9, 7), normal(9)), ()),
-    "linear from a picture, without bias": ("linear_from_picture", (normal(3, 5, 1, 7), normal(3, 5), None), ()),
-    "linear to a picture": ("linear_to_picture", (normal(2, 15, 7), normal(9, 7), normal(9)), (3, 5)),
-    "linear to a picture, without bias": ("linear_to_picture", (normal(3, 7, 5), normal(3, 5), None), (7, 1)),
-    "geglu": ("geglu", (3 * normal(2, 9, 5), normal(14, 5), normal(14), normal(3, 7), normal(3)), ()),
+    "linear from a picture": (
+        "linear_from_picture",
+        (normal(2, 7, 3, 5), normal(9, 7), normal(9)),
+        (),
+    ),
+    "linear from a picture, without bias": (
+        "linear_from_picture",
+        (normal(3, 5, 1, 7), normal(3, 5), None),
+        (),
+    ),
+    "linear to a picture": (
+        "linear_to_picture",
+        (normal(2, 15, 7), normal(9, 7), normal(9)),
+        (3, 5),
+    ),
+    "linear to a picture, without bias": (
+        "linear_to_picture",
+        (normal(3, 7, 5), normal(3, 5), None),
+        (7, 1),
+    ),
+    "geglu": (
+        "geglu",
+        (3 * normal(2, 9, 5), normal(14, 5), normal(14), normal(3, 7), normal(3)),
+        (),
+    ),
     "attention": ("attention", (normal(2, 9, 15), normal(2, 9, 15), normal(2, 9, 15)), (3, False)),
-    "attention to another length": ("attention", (normal(3, 9, 10), normal(3, 7, 10), normal(3, 7, 10)), (5, False)),
-    "attention, causal": ("attention", (normal(2, 9, 15), normal(2, 9, 15), normal(2, 9, 15)), (3, True)),
-    "attention, one token": ("attention", (normal(2, 1, 7), normal(2, 1, 7), normal(2, 1, 7)), (1, True)),
+    "attention to another length": (
+        "attention",
+        (normal(3, 9, 10), normal(3, 7, 10), normal(3, 7, 10)),
+        (5, False),
+    ),
+    "attention, causal": (
+        "attention",
+        (normal(2, 9, 15), normal(2, 9, 15), normal(2, 9, 15)),
+        (3, True),
+    ),
+    "attention, one token": (
+        "attention",
+        (normal(2, 1, 7), normal(2, 1, 7), normal(2, 1, 7)),
+        (1, True),
+    ),
     "group_norm": ("group_norm", (3 + normal(2, 15, 5, 7), normal(15), normal(15)), (3, 1e-5)),
-    "group_norm, one channel each": ("group_norm", (normal(3, 5, 7, 9), normal(5), normal(5)), (5, 1e-6)),
+    "group_norm, one channel each": (
+        "group_norm",
+        (normal(3, 5, 7, 9), normal(5), normal(5)),
+        (5, 1e-6),
+    ),
     "group_norm, large eps": ("group_norm", (normal(2, 6, 5, 7), normal(6), normal(6)), (2, 0.5)),
     "layer_norm": ("layer_norm", (3 + normal(2, 5, 7), normal(7), normal(7)), (1e-5,)),
     "layer_norm, large eps": ("layer_norm", (normal(3, 9), normal(9), normal(9)), (0.5,)),
@@ -59,7 +105,8 @@ CASES = {
 
 
 def prepared(case, dtype):
-    """(operation, arrays in the dtype, tensors, settings, the oracle's answer for the rounded arrays)."""
+    """(operation, arrays in the dtype, tensors, settings, the oracle's answer for the rounded
+    arrays)."""
     name, arrays, options = CASES[case]
     arrays = [None if a is None else a.astype(dtype) for a in arrays]
     tensors = [None if a is None else ms.Tensor(a) for a in arrays]
@@ -67,12 +114,14 @@ def prepared(case, dtype):
 
 
 def assert_near(result, wanted, dtype, case=""):
-    assert result.dtype == ms.Tensor(np.zeros(1, dtype)).dtype and result.shape == wanted.shape, case
+    assert (
+        result.dtype == ms.Tensor(np.zeros(1, dtype)).dtype and result.shape == wanted.shape
+    ), case
     error = np.abs(result.asnumpy().astype(np.float64) - wanted).max()
     assert error <= TOLERANCE[dtype] * np.abs(wanted).max(), f"{case}: error {error}"
 
 
-# --- every lowering ---------------------------------------------------------------------------------------------------
+# --- every lowering -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -111,16 +160,26 @@ def all_cases(params, cases, settings, kernels):
 @pytest.mark.parametrize("table", TABLES)
 def test_each_lowering_agrees_when_compiled(table):
     everything = [prepared(case, np.float32) for case in CASES]
-    tree = {f"case{i}": {f"a{j}": t.asnumpy() for j, t in enumerate(tensors) if t is not None}
-            for i, (_, tensors, _, _) in enumerate(everything)}
-    graph = Graph(all_cases, P.to_parameters(tree), tuple(e[0] for e in everything), tuple(e[2] for e in everything), table)
+    tree = {
+        f"case{i}": {f"a{j}": t.asnumpy() for j, t in enumerate(tensors) if t is not None}
+        for i, (_, tensors, _, _) in enumerate(everything)
+    }
+    graph = Graph(
+        all_cases,
+        P.to_parameters(tree),
+        tuple(e[0] for e in everything),
+        tuple(e[2] for e in everything),
+        table,
+    )
     for case, result, (_, _, _, wanted) in zip(CASES, graph(), everything):
         assert_near(result, wanted, np.float32, case)
 
 
 def test_every_table_has_every_operation():
     assert all(set(table) == set(K.REFERENCE) for table in K.LOWERINGS.values())
-    assert {name for name, _, _ in CASES.values()} == set(K.REFERENCE), "an operation has no case here"
+    assert {name for name, _, _ in CASES.values()} == set(
+        K.REFERENCE
+    ), "an operation has no case here"
 
 
 def test_the_functions_of_the_models_use_the_table():
@@ -139,17 +198,28 @@ def test_the_functions_of_the_models_use_the_table():
     for name in ("gelu", "quick_gelu", "silu", "upsample"):
         getattr(K, name)("x", table)
     assert seen == [
-        ("conv2d", ("x", "w", "b", 2, (0, 1, 0, 1))), ("conv2d", ("x", "w", "b", 1, (1, 1, 1, 1))),
-        ("linear", ("x", "w", "b")), ("linear", ("x", "w", None)), ("attention", ("q", "k", "v", 5, False)),
-        ("attention", ("q", "k", "v", 5, True)), ("group_norm", ("x", "w", "b", 32, 1e-6)),
-        ("layer_norm", ("x", "w", "b", 1e-5)), ("gelu", ("x",)), ("quick_gelu", ("x",)), ("silu", ("x",)), ("upsample", ("x",))]
+        ("conv2d", ("x", "w", "b", 2, (0, 1, 0, 1))),
+        ("conv2d", ("x", "w", "b", 1, (1, 1, 1, 1))),
+        ("linear", ("x", "w", "b")),
+        ("linear", ("x", "w", None)),
+        ("attention", ("q", "k", "v", 5, False)),
+        ("attention", ("q", "k", "v", 5, True)),
+        ("group_norm", ("x", "w", "b", 32, 1e-6)),
+        ("layer_norm", ("x", "w", "b", 1e-5)),
+        ("gelu", ("x",)),
+        ("quick_gelu", ("x",)),
+        ("silu", ("x",)),
+        ("upsample", ("x",)),
+    ]
 
 
 @pytest.mark.parametrize("causal", (False, True))
 @pytest.mark.parametrize("dtype", ("fp16", "bf16"))
 def test_the_fused_attention_of_ascend(dtype, causal):
     if ms.get_context("device_target") != "Ascend":
-        pytest.skip("flash_attention_score needs an Ascend device; on others only the branch for fp32 runs, above")
+        pytest.skip(
+            "flash_attention_score needs an Ascend device; on others only the branch for fp32 runs, above"
+        )
     arrays = [normal(2, 9, 48) for _ in range(3)]
     tensors = [ms.Tensor(a.astype(np.float32)).astype(P.DTYPES[dtype]) for a in arrays]
     wanted = R.attention(*[t.astype(ms.float32).asnumpy() for t in tensors], 3, causal)
@@ -162,15 +232,20 @@ def test_the_default_is_the_device():
     assert K.default_kernels() == wanted
 
 
-# --- attention in pieces ----------------------------------------------------------------------------------------------
+# --- attention in pieces --------------------------------------------------------------------------
 
-ROW = 4 * 9  # bytes of the scores of one query, for 9 tokens; 2 pictures x 3 heads x 9 queries make 54 of them
+ROW = (
+    4
+    * 9
+    # bytes of the scores of one query, for 9 tokens; 2 pictures x 3 heads x 9 queries make 54 of them
+)
 
 
 @pytest.mark.parametrize("causal", (False, True))
 @pytest.mark.parametrize("rows", (54, 53, 36, 18, 17, 9, 8, 5, 4, 2, 1, 0))
 def test_attention_in_pieces_is_the_same(monkeypatch, rows, causal):
-    """Whatever fits: all at once, some heads or queries at a time with an uneven rest, or a query of each picture."""
+    """Whatever fits: all at once, some heads or queries at a time with an uneven rest, or a query
+    of each picture."""
     _, tensors, _, _ = prepared("attention, causal", np.float32)
     wanted = R.attention(*[t.asnumpy() for t in tensors], 3, causal)
     attend, seen = K._attend, []
@@ -178,10 +253,13 @@ def test_attention_in_pieces_is_the_same(monkeypatch, rows, causal):
     def recorded(q, k, *rest):
         seen.append(q.shape[0] * q.shape[1])
         return attend(q, k, *rest)
+
     monkeypatch.setattr(K, "SCORE_BYTES", rows * ROW)
     monkeypatch.setattr(K, "_attend", recorded)
     assert_near(K.attention_cpu(*tensors, 3, causal), wanted, np.float32)
-    assert sum(seen) == 54 and max(seen) <= max(rows, 2), "each query once, and no more scores at a time than allowed"
+    assert sum(seen) == 54 and max(seen) <= max(
+        rows, 2
+    ), "each query once, and no more scores at a time than allowed"
 
 
 @pytest.mark.parametrize("rows", (1, 4, 18, 19))
@@ -194,11 +272,14 @@ def test_geglu_in_pieces_is_the_same(monkeypatch, rows):
 
 @given(rows=st.integers(1, 40), cells=st.integers(1, 9000))
 def test_rows_at_once(rows, cells):
-    """A divisor of the batch, the largest within the limit; a device without one takes the batch whole."""
+    """A divisor of the batch, the largest within the limit; a device without one takes the batch
+    whole."""
     assert K.rows_at_once("ascend", rows, cells) == rows
     some = K.rows_at_once("cpu", rows, cells)
     assert rows % some == 0 and (some == 1 or some * cells <= K.CELLS["cpu"])
-    assert not [n for n in range(some + 1, rows + 1) if rows % n == 0 and n * cells <= K.CELLS["cpu"]]
+    assert not [
+        n for n in range(some + 1, rows + 1) if rows % n == 0 and n * cells <= K.CELLS["cpu"]
+    ]
 
 
 def compiled_attention(params, heads, causal):
@@ -223,7 +304,10 @@ def test_causal_attention_does_not_look_ahead(table):
     for array in later:
         array[:, 5:] += 7
     after = K.lowering(table, "attention")(*map(ms.Tensor, later), 3, True).asnumpy()
-    assert np.array_equal(before[:, :5], after[:, :5]) and np.abs(before[:, 5:] - after[:, 5:]).min() > 0
+    assert (
+        np.array_equal(before[:, :5], after[:, :5])
+        and np.abs(before[:, 5:] - after[:, 5:]).min() > 0
+    )
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -234,14 +318,15 @@ def test_attention_to_equal_keys_is_the_mean(table):
     assert_near(result, np.broadcast_to(value.mean(1, keepdims=True), (2, 9, 15)), np.float32)
 
 
-# --- half precision: sums stay in fp32 --------------------------------------------------------------------------------
+# --- half precision: sums stay in fp32 ------------------------------------------------------------
 
 HALF = np.float16
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_group_norm_of_large_values_in_fp16(table):
-    """The squares are more than fp16 holds, with the mean and without it, and so is the plain sum of a group."""
+    """The squares are more than fp16 holds, with the mean and without it, and so is the plain sum
+    of a group."""
     x = (300 + 400 * normal(2, 6, 31, 33)).astype(HALF)
     weight, bias = normal(6).astype(HALF), normal(6).astype(HALF)
     assert (np.square(x.astype(np.float32)) > np.finfo(HALF).max).any()
@@ -259,9 +344,12 @@ def test_layer_norm_of_large_values_in_fp16(table):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_attention_with_scores_beyond_fp16(table):
-    """A score of 5 x 200 x 200 / sqrt(5) = 89,443 is infinite in fp16, and two infinite scores make NaN."""
+    """A score of 5 x 200 x 200 / sqrt(5) = 89,443 is infinite in fp16, and two infinite scores make
+    NaN."""
     query = np.full((2, 3, 15), 200, HALF)
-    key = np.full((2, 7, 15), 200, HALF) * np.array([1, -1, 1, 0, 0.5, 1, 0.25], HALF).reshape(1, 7, 1)
+    key = np.full((2, 7, 15), 200, HALF) * np.array([1, -1, 1, 0, 0.5, 1, 0.25], HALF).reshape(
+        1, 7, 1
+    )
     value = normal(2, 7, 15).astype(HALF)
     result = K.lowering(table, "attention")(*map(ms.Tensor, (query, key, value)), 3, False)
     assert_near(result, R.attention(query, key, value, 3), HALF)
@@ -269,14 +357,21 @@ def test_attention_with_scores_beyond_fp16(table):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_attention_to_many_tokens_in_fp16(table):
-    """Sums of 3001 small weights: fp16 would lose them one by one, and 3001 weights of 1 overflow with values of 60."""
+    """Sums of 3001 small weights: fp16 would lose them one by one, and 3001 weights of 1 overflow
+    with values of 60."""
     query, key = np.zeros((1, 3, 5), HALF), np.zeros((1, 3001, 5), HALF)
     value = (60 + normal(1, 3001, 5)).astype(HALF)
-    result = K.lowering(table, "attention")(*map(ms.Tensor, (query, key, value)), 1, False).asnumpy().astype(np.float64)
-    assert np.abs(result - R.wide(value).mean(1)).max() <= 0.03  # half a unit in the last place at 60 is 0.016
+    result = (
+        K.lowering(table, "attention")(*map(ms.Tensor, (query, key, value)), 1, False)
+        .asnumpy()
+        .astype(np.float64)
+    )
+    assert (
+        np.abs(result - R.wide(value).mean(1)).max() <= 0.03
+    )  # half a unit in the last place at 60 is 0.016
 
 
-# --- where a number stopped being finite ------------------------------------------------------------------------------
+# --- where a number stopped being finite ----------------------------------------------------------
 
 
 def small_model(params, x, eps, kernels):
@@ -287,15 +382,24 @@ def small_model(params, x, eps, kernels):
 
 
 def small_tree():
-    return {"conv_in": {"weight": normal(5, 3, 3, 3), "bias": normal(5)},
-            "down.0": {"norm1": {"weight": normal(5), "bias": normal(5)}, "proj": {"weight": normal(9, 7), "bias": normal(9)}}}
+    return {
+        "conv_in": {"weight": normal(5, 3, 3, 3), "bias": normal(5)},
+        "down.0": {
+            "norm1": {"weight": normal(5), "bias": normal(5)},
+            "proj": {"weight": normal(9, 7), "bias": normal(9)},
+        },
+    }
 
 
 @pytest.mark.parametrize("table", ("reference", "cpu"))
-@pytest.mark.parametrize("path, wanted", (
-    (("conv_in", "weight"), "in conv2d with conv_in.weight"),
-    (("down.0", "norm1", "bias"), "in group_norm with down.0.norm1.weight"),
-    (("down.0", "proj", "bias"), "in linear with down.0.proj.weight")))
+@pytest.mark.parametrize(
+    "path, wanted",
+    (
+        (("conv_in", "weight"), "in conv2d with conv_in.weight"),
+        (("down.0", "norm1", "bias"), "in group_norm with down.0.norm1.weight"),
+        (("down.0", "proj", "bias"), "in linear with down.0.proj.weight"),
+    ),
+)
 def test_a_nonfinite_number_is_located(table, path, wanted):
     tree = small_tree()
     leaf = tree
@@ -314,16 +418,21 @@ def overflowing(params, x, kernels):
 def test_a_nonfinite_number_of_an_operation_without_weights_is_located():
     params = P.to_parameters({"proj": {"weight": np.full((3, 7), 1e10)}})
     x = ms.Tensor(np.ones((2, 3, 5, 7), np.float32))
-    assert K.locate_nonfinite(overflowing, params, (x,), ("reference",)) == "in upsample after proj.weight"
+    assert (
+        K.locate_nonfinite(overflowing, params, (x,), ("reference",))
+        == "in upsample after proj.weight"
+    )
 
 
 def test_finite_numbers_are_not_blamed():
     x = ms.Tensor(normal(2, 3, 5, 7).astype(np.float32))
-    assert K.locate_nonfinite(small_model, P.to_parameters(small_tree()), (x,), (1e-5, "cpu")) == \
-        "in the last operation, or only in the compiled graph"
+    assert (
+        K.locate_nonfinite(small_model, P.to_parameters(small_tree()), (x,), (1e-5, "cpu"))
+        == "in the last operation, or only in the compiled graph"
+    )
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 def two_norms(params, x, weights, groups, kernels):
@@ -333,26 +442,39 @@ def two_norms(params, x, weights, groups, kernels):
 
 
 @pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("batch, channels, groups", ((2, 15, 5), (2, 6, 3), (1, 5, 5)))  # batch x groups: also the channels
+@pytest.mark.parametrize(
+    "batch, channels, groups", ((2, 15, 5), (2, 6, 3), (1, 5, 5))
+)  # batch x groups: also the channels
 def test_norms_give_the_same_with_and_without_gradients(table, batch, channels, groups):
     x, weights = (normal(batch, channels, 5, 7).astype(np.float32) for _ in range(2))
-    tree = {name: {"weight": normal(channels), "bias": normal(channels)} for name in ("norm1", "norm2")}
+    tree = {
+        name: {"weight": normal(channels), "bias": normal(channels)} for name in ("norm1", "norm2")
+    }
     h = R.group_norm(x, *tree["norm1"].values(), groups, 1e-5)
     terms = R.group_norm(h * h, *tree["norm2"].values(), groups, 1e-5) * weights
     graph = Graph(two_norms, P.to_parameters(tree), groups, table)
     with_gradients = ms.value_and_grad(graph, None, graph.leaves)
     for _ in range(2):
-        for value in (graph(ms.Tensor(x), ms.Tensor(weights)), with_gradients(ms.Tensor(x), ms.Tensor(weights))[0]):
+        for value in (
+            graph(ms.Tensor(x), ms.Tensor(weights)),
+            with_gradients(ms.Tensor(x), ms.Tensor(weights))[0],
+        ):
             assert abs(float(value.asnumpy()) - terms.sum()) < 1e-5 * np.abs(terms).sum()
 
 
-# --- laws -------------------------------------------------------------------------------------------------------------
+# --- laws -----------------------------------------------------------------------------------------
 
 
 @given(st.sampled_from(TABLES), st.floats(-50, 50, width=32), st.floats(0.5, 100, width=32))
 def test_group_norm_ignores_shift_and_scale(table, shift, scale):
     x = normal(2, 6, 5, 7).astype(np.float32)
     one, zero = ms.Tensor(np.ones(6, np.float32)), ms.Tensor(np.zeros(6, np.float32))
-    plain, moved = (K.lowering(table, "group_norm")(ms.Tensor(t), one, zero, 3, 1e-12).asnumpy() for t in (x, x * scale + shift))
+    plain, moved = (
+        K.lowering(table, "group_norm")(ms.Tensor(t), one, zero, 3, 1e-12).asnumpy()
+        for t in (x, x * scale + shift)
+    )
     assert np.abs(plain - moved).max() < 1e-5 * (4 + 4 * abs(shift) / scale)
-    assert np.abs(moved.reshape(2, 3, -1).mean(-1)).max() < 1e-4 and np.abs(moved.reshape(2, 3, -1).std(-1) - 1).max() < 1e-3
+    assert (
+        np.abs(moved.reshape(2, 3, -1).mean(-1)).max() < 1e-4
+        and np.abs(moved.reshape(2, 3, -1).std(-1) - 1).max() < 1e-3
+    )

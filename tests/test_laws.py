@@ -1,10 +1,11 @@
 """Every integrator against every law of tests/laws.py; a table at the end says which hold.
 
-    python -m pytest tests/test_laws.py                                         the integrators of this package
-    python -m pytest tests/test_laws.py --integrator package.module:function    one of yours, and nothing else
+    python -m pytest tests/test_laws.py                                         the integrators of
+    this package python -m pytest tests/test_laws.py --integrator package.module:function    one of
+    yours, and nothing else
 
-`EXCEPTIONS` lists each law that one of ours does not satisfy, with the reason. Such a law is checked all the same: it has to
-fail, so that the list stays true.
+`EXCEPTIONS` lists each law that one of ours does not satisfy, with the reason. Such a law is
+checked all the same: it has to fail, so that the list stays true.
 """
 
 import functools
@@ -27,30 +28,47 @@ from diffedit_core.pipeline import DDIMInverseScheduler, DDIMScheduler
 from . import laws, strategies
 
 OURS = {
-    "ddim": I.ddim, "dpmpp_2m": I.dpmpp_2m, "edict": I.edict, "belm": I.belm,
+    "ddim": I.ddim,
+    "dpmpp_2m": I.dpmpp_2m,
+    "edict": I.edict,
+    "belm": I.belm,
     "fixed_point": functools.partial(I.fixed_point, tolerance=1e-12, iterations=300),
-    "anderson": functools.partial(I.fixed_point, tolerance=1e-12, iterations=300, memory=I.ANDERSON_MEMORY),
+    "anderson": functools.partial(
+        I.fixed_point, tolerance=1e-12, iterations=300, memory=I.ANDERSON_MEMORY
+    ),
 }
 ASKS_ELSEWHERE = "the way back asks the model at other points than the way there did, so it returns with an error of order {}"
 EULER = "it is Euler's method, whose error falls as 1/N"
 NO_SIGNAL = "its equation divides by the signal that the level has, so it refuses levels without"
 EXCEPTIONS = {
-    ("ddim", "second_order_down"): EULER, ("ddim", "second_order_up"): EULER,
+    ("ddim", "second_order_down"): EULER,
+    ("ddim", "second_order_up"): EULER,
     ("ddim", "round_trip_at_second_order"): EULER,
     ("ddim", "up_then_down_is_exact"): ASKS_ELSEWHERE.format("1/N"),
     ("ddim", "down_then_up_is_exact"): ASKS_ELSEWHERE.format("1/N"),
     ("dpmpp_2m", "up_then_down_is_exact"): ASKS_ELSEWHERE.format("1/N^2"),
     ("dpmpp_2m", "down_then_up_is_exact"): ASKS_ELSEWHERE.format("1/N^2"),
-    ("edict", "one_picture_is_found"): "its second evaluation takes a latent of the next level for one of this level",
-    ("edict", "second_order_down"): "its error falls as 1/N, as that of the Euler steps that it is made of",
+    (
+        "edict",
+        "one_picture_is_found",
+    ): "its second evaluation takes a latent of the next level for one of this level",
+    (
+        "edict",
+        "second_order_down",
+    ): "its error falls as 1/N, as that of the Euler steps that it is made of",
     ("edict", "second_order_up"): "its error falls as 1/N at best",
-    ("edict", "leaves_and_reaches_zero_snr"): NO_SIGNAL, ("belm", "leaves_and_reaches_zero_snr"): NO_SIGNAL,
-    ("belm", "down_then_up_is_exact"): "at the clean level it keeps one latent, which determines the other only for journeys that "
-                                       "began there",
+    ("edict", "leaves_and_reaches_zero_snr"): NO_SIGNAL,
+    ("belm", "leaves_and_reaches_zero_snr"): NO_SIGNAL,
+    (
+        "belm",
+        "down_then_up_is_exact",
+    ): "at the clean level it keeps one latent, which determines the other only for journeys that "
+    "began there",
 }
 for one in ("fixed_point", "anderson"):
     EXCEPTIONS |= {
-        (one, "second_order_down"): EULER, (one, "second_order_up"): EULER,
+        (one, "second_order_down"): EULER,
+        (one, "second_order_up"): EULER,
         (one, "leaves_and_reaches_zero_snr"): NO_SIGNAL,
     }
 
@@ -73,8 +91,13 @@ def counterexample(law, step, shrink=True):
     """None, or (the error, the smallest example that was found; without `shrink` the first)."""
     found, phases = [], (Phase.explicit, Phase.generate, Phase.shrink)
 
-    @settings(report_multiple_bugs=False, print_blob=False, database=None, phases=phases if shrink else phases[:2],
-              max_examples=-(-settings.default.max_examples // law.cost))
+    @settings(
+        report_multiple_bugs=False,
+        print_blob=False,
+        database=None,
+        phases=phases if shrink else phases[:2],
+        max_examples=-(-settings.default.max_examples // law.cost),
+    )
     @given(law.examples)
     def check(example):
         try:
@@ -104,7 +127,9 @@ def test_law(integrator, name, request):
         assert failure is None or not law.holds_for_all, shown
     else:
         assert failure is None or reason is not None, shown
-        assert failure is not None or reason is None, f"{name} holds for {integrator} after all: strike it from EXCEPTIONS"
+        assert (
+            failure is not None or reason is None
+        ), f"{name} holds for {integrator} after all: strike it from EXCEPTIONS"
 
 
 def euler_of_the_docstring(denoise, state, levels, i, j):
@@ -120,14 +145,34 @@ def wrong_sign(denoise, state, levels, i, j):
 
 def test_a_function_of_ones_own_is_checked_from_the_command_line():
     """A wrong one fails with the smallest example, and the table says so."""
-    command = [sys.executable, "-m", "pytest", __file__, "-p", "no:cacheprovider", "-k", "test_law and (identity or linearity)",
-               "--integrator", f"{__name__}:wrong_sign"]
-    run = subprocess.run(command, cwd=Path(__file__).parent.parent, env={**os.environ, "HYPOTHESIS_PROFILE": "dev"},
-                         capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        __file__,
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "test_law and (identity or linearity)",
+        "--integrator",
+        f"{__name__}:wrong_sign",
+    ]
+    run = subprocess.run(
+        command,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "HYPOTHESIS_PROFILE": "dev"},
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 1, run.stderr
     lines = run.stdout.splitlines()
-    assert [line.split()[1:] for line in lines if line.startswith(("identity ", "linearity "))] == [["no"], ["holds"]]
-    assert "AssertionError: off by" in run.stdout and "Field(name='constant', value=1.0)" in run.stdout
+    assert [line.split()[1:] for line in lines if line.startswith(("identity ", "linearity "))] == [
+        ["no"],
+        ["holds"],
+    ]
+    assert (
+        "AssertionError: off by" in run.stdout and "Field(name='constant', value=1.0)" in run.stdout
+    )
 
 
 def test_a_function_of_ones_own_passes():
@@ -143,14 +188,22 @@ def test_a_function_of_ones_own_passes():
 def test_both_schedulers_walk_the_same_levels(spacing):
     """For every number of steps the inverse scheduler's timesteps are the scheduler's, reversed.
 
-    The public inverse scheduler steps by T // N and so leaves a trailing or linspace grid where N does not divide T.
+    The public inverse scheduler steps by T // N and so leaves a trailing or linspace grid where N
+    does not divide T.
     """
-    settings_ = {"timestep_spacing": spacing, "steps_offset": 1, "beta_schedule": "scaled_linear", "set_alpha_to_one": False}
+    settings_ = {
+        "timestep_spacing": spacing,
+        "steps_offset": 1,
+        "beta_schedule": "scaled_linear",
+        "set_alpha_to_one": False,
+    }
     down, up = DDIMScheduler(**settings_), DDIMInverseScheduler(**settings_)
     for n in range(1, 1001):
         down.set_timesteps(n)
         up.set_timesteps(n)
-        assert np.array_equal(down.timesteps[::-1], up.timesteps) and (np.diff(up.timesteps) > 0).all()
+        assert (
+            np.array_equal(down.timesteps[::-1], up.timesteps) and (np.diff(up.timesteps) > 0).all()
+        )
         levels = schedule.levels(up.settings, n)
         assert np.array_equal(levels.timesteps[1:], up.timesteps)
 
@@ -163,15 +216,20 @@ def in_words(failure):
 
 
 def table(results):
-    """Lines of the table, then the reason or the smallest counterexample of each law that does not hold."""
+    """Lines of the table, then the reason or the smallest counterexample of each law that does not
+    hold."""
     integrators = list(dict.fromkeys(i for i, _ in results))
     names = [n for n in laws.LAWS if any((i, n) in results for i in integrators)]
     yield ""
     yield f"{'law':<30}" + "".join(f"{i[-14:]:>15}" for i in integrators)
     for name in names:
         marks = [results.get((i, name), "-") for i in integrators]
-        yield f"{name:<30}" + "".join(f"{'-' if m == '-' else 'holds' if m is None else 'no':>15}" for m in marks)
+        yield f"{name:<30}" + "".join(
+            f"{'-' if m == '-' else 'holds' if m is None else 'no':>15}" for m in marks
+        )
     for (integrator, name), failure in results.items():
         if failure is not None:
             reason = EXCEPTIONS.get((integrator, name)) or in_words(failure)
-            yield from textwrap.wrap(f"{integrator}, {name}: {reason}", 125, subsequent_indent="    ")
+            yield from textwrap.wrap(
+                f"{integrator}, {name}: {reason}", 125, subsequent_indent="    "
+            )

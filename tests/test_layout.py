@@ -1,4 +1,5 @@
-"""Where things live: imports point one way, one file knows devices, and the generated parameter listing is true."""
+"""Where things live: imports point one way, one file knows devices, and the generated parameter
+listing is true."""
 
 import ast
 import configparser
@@ -17,12 +18,21 @@ FIRST_LINE = "# Every parameter of the shipped model. Written by `python -m test
 
 # What each module may import of the package, besides errors.
 ARROWS = {
-    "errors": "", "config": "", "schedule": "", "mask": "", "tokenizer": "", "images": "",
-    "integrators": "schedule", "regularise": "schedule", "options": "integrators",
+    "errors": "",
+    "config": "",
+    "schedule": "",
+    "mask": "",
+    "tokenizer": "",
+    "images": "",
+    "integrators": "schedule",
+    "regularise": "schedule",
+    "options": "integrators",
     "params": "config",
     "kernels": "params",
     "layers": "params kernels",
-    "clip": "params kernels layers", "unet": "params kernels layers", "vae": "params kernels layers",
+    "clip": "params kernels layers",
+    "unet": "params kernels layers",
+    "vae": "params kernels layers",
     "graphs": "params",
     "model": "config params kernels clip unet vae graphs tokenizer",
     "diffedit": "config schedule integrators regularise mask model options",
@@ -30,25 +40,36 @@ ARROWS = {
     "pipeline": "config params kernels schedule images vae model diffedit pipeline_inputs",
     "outputs": "images",
     "cli": "config params schedule regularise mask images vae kernels model diffedit outputs",
-    "__init__": "pipeline diffedit model images errors", "__main__": "cli",
+    "__init__": "pipeline diffedit model images errors",
+    "__main__": "cli",
 }
 MODULES = sorted(p.stem for p in CORE.glob("*.py"))
 
 # The same for the converter, with what it may import of the core after the bar.
 CONVERTER = ROOT / "weights_convert"
 CONVERT_ARROWS = {
-    "tensors": "", "engine": "tensors", "rules_diffusers": "engine", "rules_original": "engine", "rules_lora": "engine",
+    "tensors": "",
+    "engine": "tensors",
+    "rules_diffusers": "engine",
+    "rules_original": "engine",
+    "rules_lora": "engine",
     "rules_mindone": "engine rules_original",
-    "safetensors_file": "tensors", "torch_zip": "tensors", "mindspore_ckpt": "tensors",
+    "safetensors_file": "tensors",
+    "torch_zip": "tensors",
+    "mindspore_ckpt": "tensors",
     "sources": "tensors safetensors_file torch_zip mindspore_ckpt | config",
     "leaves": "| config params clip unet vae",
-    "infer": "rules_original", "tokenizer_files": "sources",
+    "infer": "rules_original",
+    "tokenizer_files": "sources",
     "additions": "engine infer rules_lora sources tensors",
     "output": "tensors safetensors_file mindspore_ckpt",
     "convert": "additions engine infer leaves output rules_diffusers rules_mindone rules_original sources tensors "
-               "tokenizer_files | config",
-    "verify": "output sources tensors", "inspect": "additions infer sources tensors",
-    "cli": "convert inspect verify", "__init__": "convert inspect verify", "__main__": "cli",
+    "tokenizer_files | config",
+    "verify": "output sources tensors",
+    "inspect": "additions infer sources tensors",
+    "cli": "convert inspect verify",
+    "__init__": "convert inspect verify",
+    "__main__": "cli",
 }
 
 
@@ -65,7 +86,11 @@ def imported(tree):
             elif parts[0] == "diffedit_core":
                 found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("diffedit_core.")}
+            found |= {
+                alias.name.split(".")[1]
+                for alias in node.names
+                if alias.name.startswith("diffedit_core.")
+            }
     return found
 
 
@@ -75,13 +100,23 @@ def syntax(module):
 
 def strings(tree):
     """String constants that are no docstrings."""
-    documentation = {id(node.body[0].value) for node in ast.walk(tree)
-                     if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None}
-    return [node.value for node in ast.walk(tree)
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation]
+    documentation = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef))
+        and ast.get_docstring(node) is not None
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in documentation
+    ]
 
 
-# ---- imports ---------------------------------------------------------------------------------------------------------
+# ---- imports -------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_one_way(module):
@@ -92,16 +127,23 @@ def test_imports_point_one_way(module):
 
 @pytest.mark.parametrize("module", sorted(p.stem for p in CONVERTER.glob("*.py")))
 def test_imports_of_the_converter_point_one_way(module):
-    """Of the core it uses the configurations and, in one place, the parameters and each model's specs."""
+    """Of the core it uses the configurations and, in one place, the parameters and each model's
+    specs."""
     own, _, core = CONVERT_ARROWS[module].partition("|")
     tree = ast.parse((CONVERTER / f"{module}.py").read_text(encoding="utf-8"))
     relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
     assert imported(ast.Module(relative, [])) <= set(own.split())
-    absolute = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) and node not in relative]
+    absolute = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and node not in relative
+    ]
     assert imported(ast.Module(absolute, [])) - {"errors"} <= set(core.split())
 
 
-@pytest.mark.parametrize("arrows", [ARROWS, {module: line.partition("|")[0] for module, line in CONVERT_ARROWS.items()}])
+@pytest.mark.parametrize(
+    "arrows", [ARROWS, {module: line.partition("|")[0] for module, line in CONVERT_ARROWS.items()}]
+)
 def test_the_table_has_no_circle(arrows):
     def depth(module, path=()):
         assert module not in path, " -> ".join((*path, module))
@@ -110,33 +152,58 @@ def test_the_table_has_no_circle(arrows):
     assert all(depth(module) for module in arrows)
 
 
-@pytest.mark.parametrize("line", [
-    "from . import model", "from .model import Model", "from diffedit_core.model import Model", "import diffedit_core.model",
-    "from diffedit_core import model", "def f():\n    from . import params as P, model as M",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from . import model",
+        "from .model import Model",
+        "from diffedit_core.model import Model",
+        "import diffedit_core.model",
+        "from diffedit_core import model",
+        "def f():\n    from . import params as P, model as M",
+    ],
+)
 def test_no_form_of_import_is_missed(line):
     assert "model" in imported(ast.parse(line))
 
 
 def test_nothing_of_the_package_imports_torch():
     """Nor what is only for development."""
-    for file in [*CORE.rglob("*.py"), *CONVERTER.rglob("*.py"), *Path(__file__).parent.glob("*.py")]:
-        roots = {name.split(".")[0] for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-                 for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else
-                              [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else [])}
+    for file in [
+        *CORE.rglob("*.py"),
+        *CONVERTER.rglob("*.py"),
+        *Path(__file__).parent.glob("*.py"),
+    ]:
+        roots = {
+            name.split(".")[0]
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            for name in (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else (
+                    [node.module or ""]
+                    if isinstance(node, ast.ImportFrom) and not node.level
+                    else []
+                )
+            )
+        }
         assert not roots & {"torch", "diffusers", "transformers"}, file
         if file.is_relative_to(CORE) or file.is_relative_to(CONVERTER):
             assert not roots & {"tests", "benchmarks", "hypothesis", "pytest"}, file
 
 
-# ---- devices ---------------------------------------------------------------------------------------------------------
+# ---- devices -------------------------------------------------------------------------------------
 
 DEVICES = ("CPU", "Ascend", "GPU")
 
 
 def test_only_kernels_choose_by_device():
-    """Elsewhere a device is asked for twice only, through `kernels.device`: to refuse bf16, to say that nothing can be moved."""
-    asked = {module: {s for s in strings(syntax(module)) if s in DEVICES or s == "device_target"} for module in MODULES}
+    """Elsewhere a device is asked for twice only, through `kernels.device`: to refuse bf16, to say
+    that nothing can be moved."""
+    asked = {
+        module: {s for s in strings(syntax(module)) if s in DEVICES or s == "device_target"}
+        for module in MODULES
+    }
     assert asked.pop("kernels") >= {"CPU", "Ascend", "device_target"}
     for module, names in asked.items():
         assert names <= ({"CPU"} if module in ("model", "pipeline") else set()), module
@@ -149,41 +216,67 @@ def test_only_kernels_name_their_lowerings():
         assert module == "kernels" or used <= ({"cpu"} if module == "model" else set()), module
 
 
-# ---- the parameter listing -------------------------------------------------------------------------------------------
+# ---- the parameter listing -----------------------------------------------------------------------
+
 
 def listing():
     """The shipped model's leaves, one on a line, from its configs alone."""
     configs = M.read_configs(M.ORCHARD)
     owners = {"text_encoder": configs.text, "unet": configs.unet, "vae": configs.vae}
-    lines = [f"{component} {path} {list(leaf.shape)}" for component, (_, _, _, specs) in M.COMPONENTS.items()
-             for path, leaf in P.flatten(specs(owners[component])).items()]
+    lines = [
+        f"{component} {path} {list(leaf.shape)}"
+        for component, (_, _, _, specs) in M.COMPONENTS.items()
+        for path, leaf in P.flatten(specs(owners[component])).items()
+    ]
     return "\n".join([FIRST_LINE, *lines]) + "\n"
 
 
 def test_param_format_is_true():
-    assert LISTING.read_text(encoding="utf-8") == listing(), "run python -m tests.test_layout and look at the difference"
+    assert (
+        LISTING.read_text(encoding="utf-8") == listing()
+    ), "run python -m tests.test_layout and look at the difference"
 
 
 def test_param_format_is_what_the_files_hold():
     held = set()
     for component, (_, _, base, _) in M.COMPONENTS.items():
         for file in M.weight_files(M.ORCHARD / component, base):
-            held |= {f"{component} {P.canonical(name)} {list(shape)}" for name, shape, *_ in P._headers(file)}
+            held |= {
+                f"{component} {P.canonical(name)} {list(shape)}"
+                for name, shape, *_ in P._headers(file)
+            }
     assert held == set(LISTING.read_text(encoding="utf-8").splitlines()[1:])
 
 
-# ---- files -----------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
 
-TOP = {"setup.cfg", "pyproject.toml", "README.md", "LICENSE", "paper_notes.md", "diffedit_core", "weights_convert", "tests",
-       "benchmarks", ".ci", ".gitignore", ".gitattributes"}
+TOP = {
+    "setup.cfg",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "paper_notes.md",
+    "diffedit_core",
+    "weights_convert",
+    "tests",
+    "benchmarks",
+    ".ci",
+    ".gitignore",
+    ".gitattributes",
+}
 
 
 def top_level():
-    """Tracked names at the top of the repository; of an unpacked source archive, all that it holds."""
+    """Tracked names at the top of the repository; of an unpacked source archive, all that it
+    holds."""
     try:
-        run = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+        run = subprocess.run(
+            ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
-        generated = re.compile(r"^\.git$|cache|\.egg-info$|\.hypothesis|^(build|dist|rank_0|kernel_meta)$")
+        generated = re.compile(
+            r"^\.git$|cache|\.egg-info$|\.hypothesis|^(build|dist|rank_0|kernel_meta)$"
+        )
         return {p.name for p in ROOT.iterdir() if not generated.search(p.name)}
     return {line.split("/")[0].strip('"') for line in run.stdout.splitlines()}
 
@@ -200,7 +293,10 @@ def test_the_converter_is_packaged():
     files = [p.name for p in CONVERTER.iterdir() if p.is_file() and p.suffix != ".py"]
     assert files and all(any(matches(file, pattern) for pattern in patterns) for file in files)
     assert "weights_convert" in config["options"]["packages"].split()
-    assert "weights_convert = weights_convert.cli:main" in config["options.entry_points"]["console_scripts"]
+    assert (
+        "weights_convert = weights_convert.cli:main"
+        in config["options.entry_points"]["console_scripts"]
+    )
 
 
 def test_every_asset_is_packaged():
@@ -216,15 +312,25 @@ def test_every_asset_is_packaged():
 
 def matches(file, pattern):
     """As setuptools reads a pattern: * stays within a folder, ** is any number of folders."""
-    parts = ["(?:[^/]+/)*" if part == "**" else re.escape(part).replace(r"\*", "[^/]*") + "/" for part in pattern.split("/")]
+    parts = [
+        "(?:[^/]+/)*" if part == "**" else re.escape(part).replace(r"\*", "[^/]*") + "/"
+        for part in pattern.split("/")
+    ]
     return re.fullmatch("".join(parts).removesuffix("/"), file) is not None
 
 
-@pytest.mark.parametrize("file, pattern, expected", [
-    ("assets/a.png", "assets/*.png", True), ("assets/b/a.png", "assets/*.png", False), ("assets/apng", "assets/*.png", False),
-    ("assets/b/c/a.png", "assets/**/*.png", True), ("assets/a.png", "assets/**/*.png", True),
-    ("assets/b/a.png", "assets/*/*", True), ("assets/a.json", "assets/*.png", False),
-])
+@pytest.mark.parametrize(
+    "file, pattern, expected",
+    [
+        ("assets/a.png", "assets/*.png", True),
+        ("assets/b/a.png", "assets/*.png", False),
+        ("assets/apng", "assets/*.png", False),
+        ("assets/b/c/a.png", "assets/**/*.png", True),
+        ("assets/a.png", "assets/**/*.png", True),
+        ("assets/b/a.png", "assets/*/*", True),
+        ("assets/a.json", "assets/*.png", False),
+    ],
+)
 def test_matches(file, pattern, expected):
     assert matches(file, pattern) == expected
 

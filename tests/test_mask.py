@@ -13,7 +13,9 @@ from .strategies import latents_like, noise_maps, seeds
 
 clamp_ratios = st.floats(0.25, 8, width=32)  # numbers that a float32 constant holds
 ways = st.sampled_from(("image", "batch"))
-quantiles = st.one_of(st.just(0.0), st.floats(0.05, 1), st.sampled_from((0.5, 0.98, 1.0)))  # 0: the mean decides
+quantiles = st.one_of(
+    st.just(0.0), st.floats(0.05, 1), st.sampled_from((0.5, 0.98, 1.0))
+)  # 0: the mean decides
 sigmas = st.floats(0.1, 5)
 
 
@@ -26,14 +28,16 @@ def tolerance(array):
     return 64 * np.finfo(array.dtype).eps
 
 
-# --- normalise --------------------------------------------------------------------------------------------------------
+# --- normalise ------------------------------------------------------------------------------------
 
 
 @given(noise_maps(), clamp_ratios, ways, quantiles)
 def test_normalise_agrees_with_the_definition(maps, ratio, over, quantile):
     result = normalise(maps, ratio, over, quantile)
     assert result.dtype == maps.dtype and result.shape == maps.shape
-    exact = tolerance(maps.astype(np.float32) if quantile else maps)  # MindSpore sorts float64 as float32
+    exact = tolerance(
+        maps.astype(np.float32) if quantile else maps
+    )  # MindSpore sorts float64 as float32
     assert np.abs(result - R.normalise(maps, ratio, over, quantile)).max() <= exact
 
 
@@ -43,9 +47,17 @@ def test_normalise_is_bounded(maps, ratio, over, quantile):
     assert np.isfinite(result).all() and result.min() >= 0 and result.max() <= 1
 
 
-@given(noise_maps(), clamp_ratios, ways, st.sampled_from((2.0**-10, 0.125, 2.0, 1024.0)), st.floats(0.1, 9))
+@given(
+    noise_maps(),
+    clamp_ratios,
+    ways,
+    st.sampled_from((2.0**-10, 0.125, 2.0, 1024.0)),
+    st.floats(0.1, 9),
+)
 def test_normalise_is_invariant_to_scale(maps, ratio, over, power, factor):
-    assert np.array_equal(normalise(maps * maps.dtype.type(power), ratio, over), normalise(maps, ratio, over))
+    assert np.array_equal(
+        normalise(maps * maps.dtype.type(power), ratio, over), normalise(maps, ratio, over)
+    )
     scaled = normalise(maps * maps.dtype.type(factor), ratio, over)
     assert np.abs(scaled - normalise(maps, ratio, over)).max() <= tolerance(maps)
 
@@ -54,8 +66,12 @@ def test_normalise_is_invariant_to_scale(maps, ratio, over, power, factor):
 def test_the_clamp_at_a_quantile_does_not_look_at_the_ratio_nor_at_the_largest_cells(maps, q, over):
     assert np.array_equal(normalise(maps, 1.0, over, q), normalise(maps, 7.0, over, q))
     rows = maps.reshape(len(maps) if over == "image" else 1, -1)
-    louder = np.where(rows > np.quantile(rows, q, axis=1, keepdims=True, method="higher"), rows * 3, rows).reshape(maps.shape)
-    assert np.abs(normalise(louder, 1.0, over, q) - normalise(maps, 1.0, over, q)).max() <= tolerance(maps.astype(np.float32))
+    louder = np.where(
+        rows > np.quantile(rows, q, axis=1, keepdims=True, method="higher"), rows * 3, rows
+    ).reshape(maps.shape)
+    assert np.abs(
+        normalise(louder, 1.0, over, q) - normalise(maps, 1.0, over, q)
+    ).max() <= tolerance(maps.astype(np.float32))
 
 
 @given(noise_maps(), clamp_ratios, ways, quantiles)
@@ -68,7 +84,8 @@ def test_normalise_keeps_the_order_within_a_map(maps, ratio, over, quantile):
 
 @given(noise_maps(), clamp_ratios, ways)
 def test_clamped_cells_are_exactly_one(maps, ratio, over):
-    """Every cell above its clamp, with a margin for rounding, becomes 1; without a clamp the extremes would stand out."""
+    """Every cell above its clamp, with a margin for rounding, becomes 1; without a clamp the
+    extremes would stand out."""
     clamp = ratio * R.wide(maps).mean((1, 2) if over == "image" else None, keepdims=True)
     assert (normalise(maps, ratio, over)[(maps > clamp * 1.0001) & (clamp > 0)] == 1).all()
 
@@ -88,7 +105,9 @@ def test_batch_depends_on_the_rest_and_image_does_not(quantile):
     assert np.array_equal(before, after)
     before, after = [normalise(m, 3.0, "batch", quantile)[:2] for m in (maps, other)]
     assert np.abs(before - after).max() > 0.5
-    assert np.array_equal(normalise(maps, 3.0), normalise(maps, 3.0, "image")), "each image by itself is the default"
+    assert np.array_equal(
+        normalise(maps, 3.0), normalise(maps, 3.0, "image")
+    ), "each image by itself is the default"
 
 
 @given(ways, st.sampled_from((np.float32, np.float64)), clamp_ratios)
@@ -101,17 +120,21 @@ def test_a_zero_map_stays_zero(over, dtype, ratio):
 
 
 def test_one_loud_cell_does_not_hide_the_others():
-    """The reason for the clamp: without it the other cells of the object would be far below the threshold."""
+    """The reason for the clamp: without it the other cells of the object would be far below the
+    threshold."""
     maps = np.full((1, 9, 11), 0.01)
     maps[0, 2:5, 3:6] = 1.0
     maps[0, 3, 4] = 50.0
     mask = M.threshold(M.normalise(ms.Tensor(maps), 3.0), 0.5).asnumpy()
-    assert mask[0, 2:5, 3:6].sum() in (1, 9)  # the clamp is at 3 times the mean, 1.7: the spike is clamped to it
+    assert mask[0, 2:5, 3:6].sum() in (
+        1,
+        9,
+    )  # the clamp is at 3 times the mean, 1.7: the spike is clamped to it
     assert M.threshold(ms.Tensor(maps / maps.max()), 0.5).asnumpy().sum() == 1
     assert mask.sum() == mask[0, 2:5, 3:6].sum() == 9
 
 
-# --- smooth -----------------------------------------------------------------------------------------------------------
+# --- smooth ---------------------------------------------------------------------------------------
 
 
 def smooth(maps, sigma):
@@ -143,22 +166,34 @@ def test_smooth_is_linear_and_leaves_constants(maps, sigma, value):
 
 @given(noise_maps(), sigmas, seeds)
 def test_smooth_is_monotonic_and_bounded(maps, sigma, seed):
-    more = maps + maps.dtype.type(maps.max()) * np.random.default_rng(seed).random(maps.shape).astype(maps.dtype)
+    more = maps + maps.dtype.type(maps.max()) * np.random.default_rng(seed).random(
+        maps.shape
+    ).astype(maps.dtype)
     assert (smooth(more, sigma) - smooth(maps, sigma)).min() >= -rounding(more)
     result, slack = smooth(maps, sigma), rounding(maps)
-    assert (result.max((1, 2)) <= maps.max((1, 2)) + slack).all() and (result.min((1, 2)) >= maps.min((1, 2)) - slack).all()
+    assert (result.max((1, 2)) <= maps.max((1, 2)) + slack).all() and (
+        result.min((1, 2)) >= maps.min((1, 2)) - slack
+    ).all()
 
 
 @given(noise_maps(), sigmas)
 def test_smooth_commutes_with_mirrors_and_transposes_and_knows_each_map_by_itself(maps, sigma):
     result, slack = smooth(maps, sigma), rounding(maps)
-    for change in (lambda m: m[:, ::-1], lambda m: m[:, :, ::-1], lambda m: m.transpose(0, 2, 1), lambda m: m[::-1]):
-        assert np.abs(smooth(np.ascontiguousarray(change(maps)), sigma) - change(result)).max() <= slack
+    for change in (
+        lambda m: m[:, ::-1],
+        lambda m: m[:, :, ::-1],
+        lambda m: m.transpose(0, 2, 1),
+        lambda m: m[::-1],
+    ):
+        assert (
+            np.abs(smooth(np.ascontiguousarray(change(maps)), sigma) - change(result)).max()
+            <= slack
+        )
     alone = np.concatenate([smooth(m[None], sigma) for m in maps])
     assert np.abs(alone - result).max() <= slack
 
 
-# --- threshold --------------------------------------------------------------------------------------------------------
+# --- threshold ------------------------------------------------------------------------------------
 
 
 @given(noise_maps(), st.floats(0, 1, exclude_max=True))
@@ -185,7 +220,8 @@ def test_a_higher_threshold_gives_a_smaller_mask(maps, level, more):
 
 @given(noise_maps(), clamp_ratios, st.floats(0.02, 0.98), st.floats(0.02, 0.98))
 def test_only_the_product_of_clamp_ratio_and_threshold_matters(maps, ratio, level, other):
-    """Below 1, the mask is where the map exceeds clamp_ratio x threshold x its mean, however the product is divided."""
+    """Below 1, the mask is where the map exceeds clamp_ratio x threshold x its mean, however the
+    product is divided."""
     cut = ratio * level * maps.astype(np.float64).mean((1, 2), keepdims=True)
     away = np.abs(maps - cut) > 2 * tolerance(maps) * cut
     for r, t in ((ratio, level), (ratio * level / other, other)):
@@ -195,19 +231,24 @@ def test_only_the_product_of_clamp_ratio_and_threshold_matters(maps, ratio, leve
 
 @given(noise_maps(), clamp_ratios, st.floats(0.02, 0.98))
 def test_no_mask_covers_more_than_markovs_share(maps, ratio, level):
-    """At most 1 / (clamp_ratio x threshold) of a map exceeds that multiple of its mean: 2/3 of a picture by default."""
+    """At most 1 / (clamp_ratio x threshold) of a map exceeds that multiple of its mean: 2/3 of a
+    picture by default."""
     mask = M.threshold(M.normalise(ms.Tensor(maps), ratio), level).asnumpy()
     assert (mask.mean((1, 2)) <= (1 + tolerance(maps)) / (ratio * level)).all()
 
 
-# --- blend ------------------------------------------------------------------------------------------------------------
+# --- blend ----------------------------------------------------------------------------------------
 
 
 @given(latents_like(), seeds)
 def test_blend_is_exact_at_both_ends_and_linear_between(pair, seed):
     edited, background = pair
     batch, _, height, width = edited.shape
-    mask = np.random.default_rng(seed).choice((0, 0.25, 0.5, 1), (batch, 1, height, width)).astype(edited.dtype)
+    mask = (
+        np.random.default_rng(seed)
+        .choice((0, 0.25, 0.5, 1), (batch, 1, height, width))
+        .astype(edited.dtype)
+    )
     result = M.blend(*map(ms.Tensor, (edited, background, mask))).asnumpy()
     everywhere = np.broadcast_to(mask, edited.shape)
     assert result.dtype == edited.dtype
@@ -221,21 +262,27 @@ def test_blend_is_exact_at_both_ends_and_linear_between(pair, seed):
 @pytest.mark.parametrize("dtype", (np.float16, np.float32, np.float64))
 def test_blend_is_exact_for_the_largest_and_smallest_numbers(dtype):
     info = np.finfo(dtype)
-    values = np.array([info.max, -info.max, info.tiny, -info.tiny, 0, 1 + info.eps, 1 / 3, -1e4], dtype)
+    values = np.array(
+        [info.max, -info.max, info.tiny, -info.tiny, 0, 1 + info.eps, 1 / 3, -1e4], dtype
+    )
     edited, background = (a.reshape(1, 1, 8, 8) for a in np.meshgrid(values, values))
     for value, wanted in ((0, background), (1, edited)):
         mask = np.full((1, 1, 8, 8), value, dtype)
-        assert np.array_equal(M.blend(*map(ms.Tensor, (edited, background, mask))).asnumpy(), wanted)
+        assert np.array_equal(
+            M.blend(*map(ms.Tensor, (edited, background, mask))).asnumpy(), wanted
+        )
 
 
 def test_blend_outside_the_mask_ignores_what_the_model_made_of_it():
     edited = np.full((2, 3, 5, 7), np.nan, np.float32)
     background = np.random.default_rng(0).standard_normal((2, 3, 5, 7)).astype(np.float32)
     mask = np.zeros((2, 1, 5, 7), np.float32)
-    assert np.array_equal(M.blend(*map(ms.Tensor, (edited, background, mask))).asnumpy(), background)
+    assert np.array_equal(
+        M.blend(*map(ms.Tensor, (edited, background, mask))).asnumpy(), background
+    )
 
 
-# --- difference -------------------------------------------------------------------------------------------------------
+# --- difference -----------------------------------------------------------------------------------
 
 
 @given(latents_like())
@@ -244,7 +291,9 @@ def test_difference_agrees_with_the_definition_and_is_symmetric(pair):
     result = M.channel_difference(a, b).asnumpy()
     wanted = np.abs(R.wide(pair[0]) - R.wide(pair[1])).mean(1)
     assert result.shape == wanted.shape and result.dtype == pair[0].dtype
-    error = 8 * np.finfo(result.dtype).eps * (np.abs(R.wide(pair[0])) + np.abs(R.wide(pair[1]))).mean(1)
+    error = (
+        8 * np.finfo(result.dtype).eps * (np.abs(R.wide(pair[0])) + np.abs(R.wide(pair[1]))).mean(1)
+    )
     assert (np.abs(result - wanted) <= error).all()
     assert np.array_equal(result, M.channel_difference(b, a).asnumpy())
     assert not M.channel_difference(a, a).asnumpy().any()
@@ -255,7 +304,9 @@ def test_difference_ignores_a_common_term_and_follows_a_factor(arrays, factor):
     """So the raw predictions serve as well as eps: v = (eps - sqrt(1-a) x) / sqrt(a) at one x."""
     a, b, common = R.wide(*arrays)
     plain = M.channel_difference(ms.Tensor(a), ms.Tensor(b)).asnumpy()
-    moved = M.channel_difference(ms.Tensor(factor * a + common), ms.Tensor(factor * b + common)).asnumpy()
+    moved = M.channel_difference(
+        ms.Tensor(factor * a + common), ms.Tensor(factor * b + common)
+    ).asnumpy()
     error = 1e-14 * (abs(factor) * (np.abs(a) + np.abs(b)) + np.abs(common)).mean(1)
     assert (np.abs(moved - abs(factor) * plain) <= error).all()
 
@@ -264,8 +315,13 @@ def test_eps_and_v_give_the_same_mask():
     rng = np.random.default_rng(5)
     x, target, source = rng.standard_normal((3, 2, 3, 7, 9))
     alpha = 0.28
-    by_eps, by_v = (M.threshold(M.normalise(M.channel_difference(*map(ms.Tensor, pair)), 3.0), 0.5).asnumpy() for pair in (
-        (target, source), [(eps - np.sqrt(1 - alpha) * x) / np.sqrt(alpha) for eps in (target, source)]))
+    by_eps, by_v = (
+        M.threshold(M.normalise(M.channel_difference(*map(ms.Tensor, pair)), 3.0), 0.5).asnumpy()
+        for pair in (
+            (target, source),
+            [(eps - np.sqrt(1 - alpha) * x) / np.sqrt(alpha) for eps in (target, source)],
+        )
+    )
     assert np.array_equal(by_eps, by_v) and 0 < by_eps.mean() < 1
 
 
@@ -273,7 +329,9 @@ def test_half_precision_is_widened_first():
     """60000 + 60000 does not fit into fp16, and neither does the sum over channels."""
     large = np.full((2, 5, 3, 7), 60000, np.float16)
     result = M.channel_difference(ms.Tensor(large), ms.Tensor(-large)).asnumpy()
-    assert result.dtype == np.float32 and np.array_equal(result, np.full((2, 3, 7), 2 * np.float32(large[0, 0, 0, 0])))
+    assert result.dtype == np.float32 and np.array_equal(
+        result, np.full((2, 3, 7), 2 * np.float32(large[0, 0, 0, 0]))
+    )
 
 
 def test_average_is_over_the_draws():

@@ -1,4 +1,5 @@
-"""diffedit_core.model: what a model folder must hold, where it may come from, and how the loaded model runs."""
+"""diffedit_core.model: what a model folder must hold, where it may come from, and how the loaded
+model runs."""
 
 import contextlib
 import json
@@ -18,7 +19,11 @@ from tests.test_config import refused
 from tests.test_vae import shipped
 
 MICRO = Path(__file__).parent / "fixtures" / "pipeline" / "model"
-WEIGHTS = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+WEIGHTS = {
+    "text_encoder": "model",
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+}
 TEXTS = ["a bowl of fruits", "", "a cat"]
 
 
@@ -50,8 +55,11 @@ def change(path, **changes):
 
 
 def values(model):
-    return {(name, path): leaf.asnumpy() for name in ("text_encoder", "unet", "vae_encoder")
-            for path, leaf in P.flatten(model.graphs[name].params).items()}
+    return {
+        (name, path): leaf.asnumpy()
+        for name in ("text_encoder", "unet", "vae_encoder")
+        for path, leaf in P.flatten(model.graphs[name].params).items()
+    }
 
 
 def equal(a, b):
@@ -62,11 +70,16 @@ def normal(seed, *shape):
     return ms.Tensor(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
 
 
-# ---- a whole model ---------------------------------------------------------------------------------------------------
+# ---- a whole model -------------------------------------------------------------------------------
+
 
 def test_micro_model_runs():
     model = micro()
-    assert model.kernels == K.default_kernels() and model.dtype == "fp32" and model.configs.latent_channels == 4
+    assert (
+        model.kernels == K.default_kernels()
+        and model.dtype == "fp32"
+        and model.configs.latent_channels == 4
+    )
     assert model.configs.picture_size == 64
     states = model.encode_prompts(TEXTS)
     assert states.shape == (3, 77, 12) and states.dtype == ms.float32
@@ -82,13 +95,19 @@ def test_results_are_those_of_the_pure_functions():
     """Ids, timestep and scale arrive where they should."""
     model = micro()
     ids = M.T.encode(model.tokenizer, TEXTS)
-    want = clip.apply(model.graphs["text_encoder"].params, ms.Tensor(ids), model.configs.text, "reference")
+    want = clip.apply(
+        model.graphs["text_encoder"].params, ms.Tensor(ids), model.configs.text, "reference"
+    )
     states = model.encode_prompts(TEXTS)
     np.testing.assert_allclose(states.asnumpy(), want.asnumpy(), atol=2e-5)
     latents = normal(0, 3, 4, 8, 6)
     timesteps = ms.Tensor(np.array([77] * 3, np.int32))
-    want = unet.apply(model.graphs["unet"].params, latents, timesteps, states, model.configs.unet, "cpu")
-    np.testing.assert_allclose(model.predict(latents, 77, states).asnumpy(), want.asnumpy(), atol=2e-5)
+    want = unet.apply(
+        model.graphs["unet"].params, latents, timesteps, states, model.configs.unet, "cpu"
+    )
+    np.testing.assert_allclose(
+        model.predict(latents, 77, states).asnumpy(), want.asnumpy(), atol=2e-5
+    )
 
 
 def test_each_text_is_encoded_by_itself():
@@ -104,8 +123,10 @@ def test_each_picture_is_encoded_and_decoded_by_itself():
     image = np.random.default_rng(1).uniform(-1, 1, (2, 3, 64, 48)).astype(np.float32)
     mean, log_variance = (m.asnumpy() for m in model.encode_image(image))
     for i in range(2):
-        alone = model.encode_image(image[i:i + 1])
-        assert np.array_equal(alone[0].asnumpy()[0], mean[i]) and np.array_equal(alone[1].asnumpy()[0], log_variance[i])
+        alone = model.encode_image(image[i : i + 1])
+        assert np.array_equal(alone[0].asnumpy()[0], mean[i]) and np.array_equal(
+            alone[1].asnumpy()[0], log_variance[i]
+        )
     decoded = model.decode_latents(ms.Tensor(mean))
     assert np.array_equal(model.decode_latents(ms.Tensor(mean[1:]))[0], decoded[1])
 
@@ -114,33 +135,55 @@ def test_latents_are_scaled_once_and_unscaled_once():
     model = micro()
     mean, log_variance = normal(2, 1, 4, 8, 6), normal(3, 1, 4, 8, 6)
     scale = model.configs.vae.scaling_factor
-    np.testing.assert_allclose(model.latents((mean, log_variance)).asnumpy(), scale * mean.asnumpy(), rtol=1e-6)
+    np.testing.assert_allclose(
+        model.latents((mean, log_variance)).asnumpy(), scale * mean.asnumpy(), rtol=1e-6
+    )
     noise = np.random.default_rng(4).standard_normal((1, 4, 8, 6))
     drawn = scale * (mean.asnumpy() + np.exp(log_variance.asnumpy() / 2) * noise)
-    np.testing.assert_allclose(model.latents((mean, log_variance), noise).asnumpy(), drawn, atol=1e-5)
-    want = M.vae.decode(model.graphs["vae_decoder"].params, mean, model.configs.vae, "cpu").asnumpy()
-    np.testing.assert_allclose(model.decode_latents(model.latents((mean, log_variance))), want, atol=5e-5)
+    np.testing.assert_allclose(
+        model.latents((mean, log_variance), noise).asnumpy(), drawn, atol=1e-5
+    )
+    want = M.vae.decode(
+        model.graphs["vae_decoder"].params, mean, model.configs.vae, "cpu"
+    ).asnumpy()
+    np.testing.assert_allclose(
+        model.decode_latents(model.latents((mean, log_variance))), want, atol=5e-5
+    )
 
 
 def test_skipping_layers_leaves_out_the_last():
     model = micro()
     skipped = model.encode_prompts(["a cat"], skip=1).asnumpy()
     ids = M.T.encode(model.tokenizer, ["a cat"])
-    want = clip.apply(model.graphs["text_encoder"].params, ms.Tensor(ids), model.configs.text.without_last(1), "reference")
+    want = clip.apply(
+        model.graphs["text_encoder"].params,
+        ms.Tensor(ids),
+        model.configs.text.without_last(1),
+        "reference",
+    )
     np.testing.assert_allclose(skipped, want.asnumpy(), atol=2e-5)
     assert np.abs(skipped - model.encode_prompts(["a cat"]).asnumpy()).max() > 0.01
     for skip in (2, -1):  # it has two layers
         refused(lambda: model.encode_prompts(["a cat"], skip=skip), "clip_skip", skip)
 
 
-@pytest.mark.parametrize("component, path", [("unet", "mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight"),
-                                             ("text_encoder", "text_model.encoder.layers.0.mlp.fc1.weight")])
+@pytest.mark.parametrize(
+    "component, path",
+    [
+        ("unet", "mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight"),
+        ("text_encoder", "text_model.encoder.layers.0.mlp.fc1.weight"),
+    ],
+)
 def test_a_changed_weight_changes_the_compiled_graph(component, path):
     model = micro()
 
     def run():
         states = model.encode_prompts(TEXTS)
-        return states.asnumpy() if component == "text_encoder" else model.predict(normal(0, 3, 4, 8, 6), 481, states).asnumpy()
+        return (
+            states.asnumpy()
+            if component == "text_encoder"
+            else model.predict(normal(0, 3, 4, 8, 6), 481, states).asnumpy()
+        )
 
     leaf = P.flatten(model.graphs[component].params)[path]
     before = run()
@@ -158,10 +201,21 @@ def test_compilation_is_announced_once_for_each_shape():
     assert told == ["compiling text_encoder", ""]
 
 
-@pytest.mark.parametrize("component, path, run", [
-    ("text_encoder", "text_model.encoder.layers.1.mlp.fc2.weight", lambda m: m.encode_prompts(["a cat"])),
-    ("unet", "down_blocks.1.resnets.0.norm1.weight", lambda m: m.predict(normal(0, 3, 4, 8, 6), 481, normal(1, 3, 77, 12))),
-])
+@pytest.mark.parametrize(
+    "component, path, run",
+    [
+        (
+            "text_encoder",
+            "text_model.encoder.layers.1.mlp.fc2.weight",
+            lambda m: m.encode_prompts(["a cat"]),
+        ),
+        (
+            "unet",
+            "down_blocks.1.resnets.0.norm1.weight",
+            lambda m: m.predict(normal(0, 3, 4, 8, 6), 481, normal(1, 3, 77, 12)),
+        ),
+    ],
+)
 def test_nan_at_run_time_names_the_layer_and_the_remedy(component, path, run):
     model = micro()
     leaf = P.flatten(model.graphs[component].params)[path]
@@ -174,7 +228,9 @@ def test_nan_at_run_time_names_the_layer_and_the_remedy(component, path, run):
 
 def test_overflow_in_half_precision_asks_for_full_precision():
     model = Model.load(MICRO, dtype="fp16")
-    leaf = P.flatten(model.graphs["text_encoder"].params)["text_model.encoder.layers.1.mlp.fc2.bias"]
+    leaf = P.flatten(model.graphs["text_encoder"].params)[
+        "text_model.encoder.layers.1.mlp.fc2.bias"
+    ]
     assert leaf.dtype == ms.float16
     assert np.isfinite(model.encode_prompts(["a cat"]).asnumpy()).all()
     leaf.set_data(ms.Tensor(np.full(leaf.shape, np.inf, np.float16)))
@@ -191,13 +247,20 @@ def test_the_shipped_model():
 
 def test_describe():
     told = M.describe(MICRO)
-    assert told["parameters"] == {c: sum(v.size for v in load_file(MICRO / c / f"{base}.safetensors").values())
-                                  for c, base in WEIGHTS.items()}
+    assert told["parameters"] == {
+        c: sum(v.size for v in load_file(MICRO / c / f"{base}.safetensors").values())
+        for c, base in WEIGHTS.items()
+    }
     assert told["files"] == {c: [f"{base}.safetensors"] for c, base in WEIGHTS.items()}
-    assert told["prediction_type"] == "v_prediction" and told["picture_size"] == 64 and told["folder"] == str(MICRO)
+    assert (
+        told["prediction_type"] == "v_prediction"
+        and told["picture_size"] == 64
+        and told["folder"] == str(MICRO)
+    )
 
 
-# ---- what is missing or does not fit ---------------------------------------------------------------------------------
+# ---- what is missing or does not fit -------------------------------------------------------------
+
 
 @pytest.mark.parametrize("component", [*WEIGHTS, "tokenizer", "scheduler"])
 def test_missing_component(folder, component):
@@ -205,7 +268,10 @@ def test_missing_component(folder, component):
     refused(lambda: Model.load(folder), folder / component)
 
 
-@pytest.mark.parametrize("file", ["scheduler/scheduler_config.json", *(f"{component}/config.json" for component in WEIGHTS)])
+@pytest.mark.parametrize(
+    "file",
+    ["scheduler/scheduler_config.json", *(f"{component}/config.json" for component in WEIGHTS)],
+)
 def test_missing_or_damaged_config(folder, file):
     (folder / file).write_text("{")
     refused(lambda: Model.load(folder), folder / file, "JSON")
@@ -217,7 +283,13 @@ def test_missing_or_damaged_config(folder, file):
 def test_missing_weights(folder, component):
     file = folder / component / f"{WEIGHTS[component]}.safetensors"
     file.rename(file.with_suffix(".bin"))
-    refused(lambda: Model.load(folder), folder / component, file.name, file.with_suffix(".bin").name, "only safetensors")
+    refused(
+        lambda: Model.load(folder),
+        folder / component,
+        file.name,
+        file.with_suffix(".bin").name,
+        "only safetensors",
+    )
     file.with_suffix(".bin").unlink()
     refused(lambda: Model.load(folder), folder / component, file.name)
 
@@ -228,18 +300,30 @@ def test_missing_model_index(folder):
     refused(lambda: Model.load(folder / "unet"), folder / "unet", "model_index.json", "top folder")
 
 
-@pytest.mark.parametrize("content", ["[]", "3", "{}", *(f'{{"unet": {v}}}' for v in ('"x"', "3", "[]", "[null, null]", "{}"))])
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "3", "{}", *(f'{{"unet": {v}}}' for v in ('"x"', "3", "[]", "[null, null]", "{}"))],
+)
 def test_model_index_of_something_else(folder, content):
     index = json.loads((folder / "model_index.json").read_text())
     value = json.loads(content)
-    (folder / "model_index.json").write_text(json.dumps(index | value) if value and isinstance(value, dict) else content)
+    (folder / "model_index.json").write_text(
+        json.dumps(index | value) if value and isinstance(value, dict) else content
+    )
     refused(lambda: Model.load(folder), folder / "model_index.json", "lists no")
 
 
 def test_source_that_is_no_folder(folder, tmp_path):
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     refused(lambda: Model.load(file), file, "is a file")
-    for source in (tmp_path / "none", "no/such/folder", "./none", "none", "~/none-of-it/x", "a b/c"):
+    for source in (
+        tmp_path / "none",
+        "no/such/folder",
+        "./none",
+        "none",
+        "~/none-of-it/x",
+        "a b/c",
+    ):
         refused(lambda: Model.load(source), source)
 
 
@@ -261,7 +345,9 @@ def test_tokenizer_of_another_model(folder):
     change(folder / "tokenizer/tokenizer_config.json", model_max_length=78)
     refused(lambda: Model.load(folder), 78, 77)
     shutil.rmtree(folder / "tokenizer")
-    shutil.copytree(MICRO.parent.parent / "tokenizer" / "reduced", folder / "tokenizer")  # it has more tokens
+    shutil.copytree(
+        MICRO.parent.parent / "tokenizer" / "reduced", folder / "tokenizer"
+    )  # it has more tokens
     refused(lambda: Model.load(folder), "tokenizer", "vocab_size", "different models")
 
 
@@ -271,7 +357,8 @@ def test_options_that_there_are_not():
     refused(lambda: Model.load(MICRO, dtype="bf16"), "bf16", "CPU", "fp32")
 
 
-# ---- weight files ----------------------------------------------------------------------------------------------------
+# ---- weight files --------------------------------------------------------------------------------
+
 
 def shard(folder, component, parts=3, variant=""):
     """Replace a component's weights by shards and their index."""
@@ -303,7 +390,9 @@ def test_missing_shard(folder):
     refused(lambda: Model.load(folder), index.parent / gone, "missing")
 
 
-@pytest.mark.parametrize("name", ["../text_encoder/model.safetensors", "/etc/passwd", "..", "", "sub/x.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["../text_encoder/model.safetensors", "/etc/passwd", "..", "", "sub/x.safetensors"]
+)
 def test_index_that_points_outside_its_folder(folder, name):
     index = shard(folder, "unet")
     content = json.loads(index.read_text())
@@ -321,14 +410,18 @@ def test_index_without_a_map(folder, content):
 def double(folder, component, suffix):
     """A second file of a component's weights, all twice as large."""
     file = folder / component / f"{WEIGHTS[component]}.safetensors"
-    save_file({k: v * 2 for k, v in load_file(file).items()}, file.with_suffix(suffix + ".safetensors"))
+    save_file(
+        {k: v * 2 for k, v in load_file(file).items()}, file.with_suffix(suffix + ".safetensors")
+    )
 
 
 def test_variant_follows_the_dtype(folder):
     double(folder, "unet", ".fp16")
 
     def first(dtype, variant=None):
-        return P.flatten(Model.load(folder, dtype, variant=variant).graphs["unet"].params)["conv_in.weight"].asnumpy()
+        return P.flatten(Model.load(folder, dtype, variant=variant).graphs["unet"].params)[
+            "conv_in.weight"
+        ].asnumpy()
 
     full, half = first("fp32"), first("fp16")
     np.testing.assert_array_equal(first("fp32", "fp16"), 2 * full)
@@ -338,20 +431,42 @@ def test_variant_follows_the_dtype(folder):
     np.testing.assert_array_equal(first("fp32"), 2 * full)  # either takes what there is
 
 
-@pytest.mark.parametrize("half, names, wanted", [
-    (False, ["m.safetensors", "m.fp16.safetensors", "m.bin"], ["m.safetensors"]),
-    (True, ["m.safetensors", "m.fp16.safetensors"], ["m.fp16.safetensors"]),
-    (True, ["m.safetensors", "m.bin"], ["m.safetensors"]),
-    (False, ["m.fp16.safetensors"], ["m.fp16.safetensors"]),
-    (False, ["m.bin", "m.fp16.bin", "m.non_ema.safetensors", "other.safetensors"], None),
-    (False, [], None),
-    (False, ["m.safetensors.index.json", "m-00002-of-00002.safetensors", "m-00001-of-00002.safetensors",
-              "m.fp16-00001-of-00002.safetensors", "m.safetensors"],
-     ["m.safetensors.index.json", "m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"]),
-    (True, ["m.safetensors.index.fp16.json", "m.fp16-00001-of-00001.safetensors", "m-00001-of-00001.safetensors",
-              "m.safetensors.index.json"],
-     ["m.safetensors.index.fp16.json", "m.fp16-00001-of-00001.safetensors"]),
-])
+@pytest.mark.parametrize(
+    "half, names, wanted",
+    [
+        (False, ["m.safetensors", "m.fp16.safetensors", "m.bin"], ["m.safetensors"]),
+        (True, ["m.safetensors", "m.fp16.safetensors"], ["m.fp16.safetensors"]),
+        (True, ["m.safetensors", "m.bin"], ["m.safetensors"]),
+        (False, ["m.fp16.safetensors"], ["m.fp16.safetensors"]),
+        (False, ["m.bin", "m.fp16.bin", "m.non_ema.safetensors", "other.safetensors"], None),
+        (False, [], None),
+        (
+            False,
+            [
+                "m.safetensors.index.json",
+                "m-00002-of-00002.safetensors",
+                "m-00001-of-00002.safetensors",
+                "m.fp16-00001-of-00002.safetensors",
+                "m.safetensors",
+            ],
+            [
+                "m.safetensors.index.json",
+                "m-00001-of-00002.safetensors",
+                "m-00002-of-00002.safetensors",
+            ],
+        ),
+        (
+            True,
+            [
+                "m.safetensors.index.fp16.json",
+                "m.fp16-00001-of-00001.safetensors",
+                "m-00001-of-00001.safetensors",
+                "m.safetensors.index.json",
+            ],
+            ["m.safetensors.index.fp16.json", "m.fp16-00001-of-00001.safetensors"],
+        ),
+    ],
+)
 def test_choice_of_weights(half, names, wanted):
     assert M.choose_weights(names, "m", half) == wanted
 
@@ -362,40 +477,77 @@ def test_sharded_variant(folder):
     assert equal(values(Model.load(folder, "fp16")), whole)
 
 
-# ---- running -------------------------------------------------------------------------------------------------------
+# ---- running -------------------------------------------------------------------------------------
+
 
 def test_a_large_batch_runs_in_parts(monkeypatch, folder):
     model, rng = Model.load(folder), np.random.default_rng(0)
-    latents, states = [ms.Tensor(rng.standard_normal(shape).astype(np.float32)) for shape in (
-        (3, 4, 6, 8), (3, 7, model.configs.text.hidden_size))]
+    latents, states = [
+        ms.Tensor(rng.standard_normal(shape).astype(np.float32))
+        for shape in ((3, 4, 6, 8), (3, 7, model.configs.text.hidden_size))
+    ]
     batches = []
-    monkeypatch.setattr(model, "_run", lambda name, *inputs: batches.append(len(inputs[0])) or Model._run(model, name, *inputs))
+    monkeypatch.setattr(
+        model,
+        "_run",
+        lambda name, *inputs: batches.append(len(inputs[0])) or Model._run(model, name, *inputs),
+    )
     monkeypatch.setitem(K.CELLS, "cpu", 48)
     parts = model.predict(latents, 481, states).asnumpy()
     alone = model.predict(latents[2:], 481, states[2:]).asnumpy()
-    assert batches == [1, 1, 1, 1] and parts.shape == (3, 4, 6, 8) and np.array_equal(parts[2:], alone)
+    assert (
+        batches == [1, 1, 1, 1] and parts.shape == (3, 4, 6, 8) and np.array_equal(parts[2:], alone)
+    )
 
 
-# ---- the hub ---------------------------------------------------------------------------------------------------------
+# ---- the hub -------------------------------------------------------------------------------------
 
 LISTING = [
-    ".gitattributes", "README.md", "model_index.json", "feature_extractor/preprocessor_config.json", "v2-1.ckpt",
-    "v2-1.safetensors", "scheduler/scheduler_config.json", "safety_checker/config.json", "safety_checker/model.safetensors",
-    *(f"tokenizer/{n}" for n in ("merges.txt", "vocab.json", "special_tokens_map.json", "tokenizer_config.json", "extra.bin")),
-    *(f"{c}/{n}" for c, b in WEIGHTS.items() for n in (
-        "config.json", f"{b}.bin", f"{b}.fp16.bin", f"{b}.safetensors", f"{b}.fp16.safetensors")),
+    ".gitattributes",
+    "README.md",
+    "model_index.json",
+    "feature_extractor/preprocessor_config.json",
+    "v2-1.ckpt",
+    "v2-1.safetensors",
+    "scheduler/scheduler_config.json",
+    "safety_checker/config.json",
+    "safety_checker/model.safetensors",
+    *(
+        f"tokenizer/{n}"
+        for n in (
+            "merges.txt",
+            "vocab.json",
+            "special_tokens_map.json",
+            "tokenizer_config.json",
+            "extra.bin",
+        )
+    ),
+    *(
+        f"{c}/{n}"
+        for c, b in WEIGHTS.items()
+        for n in (
+            "config.json",
+            f"{b}.bin",
+            f"{b}.fp16.bin",
+            f"{b}.safetensors",
+            f"{b}.fp16.safetensors",
+        )
+    ),
 ]
 
 
 def hub(monkeypatch, listing, snapshot):
     """A hub without a network: what it lists, and what a download does."""
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, repository: listing(repository))
+    monkeypatch.setattr(
+        huggingface_hub.HfApi, "list_repo_files", lambda self, repository: listing(repository)
+    )
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
 
 
 def failing(error):
     def call(*args, **kwargs):
         raise error
+
     return call
 
 
@@ -410,24 +562,47 @@ def test_only_what_is_needed_is_fetched(monkeypatch, folder, dtype, variant):
     hub(monkeypatch, lambda repository: LISTING, snapshot)
     model = Model.load("someone/some-model", dtype)
     assert equal(values(model), values(Model.load(folder, dtype)))
-    (repository, wanted), = asked
+    ((repository, wanted),) = asked
     assert repository == "someone/some-model" and len(wanted) == len(set(wanted))
     assert set(wanted) == {
-        "model_index.json", "scheduler/scheduler_config.json", *(f"{c}/config.json" for c in WEIGHTS),
-        *(f"tokenizer/{n}" for n in ("merges.txt", "vocab.json", "special_tokens_map.json", "tokenizer_config.json")),
-        *(f"{c}/{b}{variant}.safetensors" for c, b in WEIGHTS.items())}
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        *(f"{c}/config.json" for c in WEIGHTS),
+        *(
+            f"tokenizer/{n}"
+            for n in (
+                "merges.txt",
+                "vocab.json",
+                "special_tokens_map.json",
+                "tokenizer_config.json",
+            )
+        ),
+        *(f"{c}/{b}{variant}.safetensors" for c, b in WEIGHTS.items()),
+    }
 
 
 def test_repository_without_safetensors(monkeypatch):
     names = [n for n in LISTING if not (n.startswith("unet/") and n.endswith(".safetensors"))]
-    hub(monkeypatch, lambda repository: names, failing(AssertionError("nothing is to be downloaded")))
+    hub(
+        monkeypatch,
+        lambda repository: names,
+        failing(AssertionError("nothing is to be downloaded")),
+    )
     refused(lambda: Model.load("someone/some-model"), "unet/", "safetensors")
 
 
-@pytest.mark.parametrize("error", [ConnectionError("no route"), TimeoutError(), OSError("proxy"), ValueError("page")])
+@pytest.mark.parametrize(
+    "error", [ConnectionError("no route"), TimeoutError(), OSError("proxy"), ValueError("page")]
+)
 def test_no_network(monkeypatch, error):
     hub(monkeypatch, failing(error), failing(error))
-    refused(lambda: Model.load("someone/some-model"), "someone/some-model", type(error).__name__, "cache", "folder")
+    refused(
+        lambda: Model.load("someone/some-model"),
+        "someone/some-model",
+        type(error).__name__,
+        "cache",
+        "folder",
+    )
 
 
 def test_no_network_but_a_cached_copy(monkeypatch, folder):
@@ -449,12 +624,21 @@ def test_unknown_repository(monkeypatch):
     refused(lambda: Model.load("someone/typo"), "someone/typo", "no public model", "check the name")
 
 
-# ---- the warning about slow convolutions -----------------------------------------------------------------------------
+# ---- the warning about slow convolutions ---------------------------------------------------------
 
-@pytest.mark.parametrize("version, kernels, warns", [
-    ("2.7.0", "cpu", False), ("2.8.0", "cpu", False), ("2.9.0", "cpu", True), ("2.10.0", "cpu", True), ("3.0.0rc1", "cpu", True),
-    ("2.9.0", "reference", False), ("2.9.0", "ascend", False),
-])
+
+@pytest.mark.parametrize(
+    "version, kernels, warns",
+    [
+        ("2.7.0", "cpu", False),
+        ("2.8.0", "cpu", False),
+        ("2.9.0", "cpu", True),
+        ("2.10.0", "cpu", True),
+        ("3.0.0rc1", "cpu", True),
+        ("2.9.0", "reference", False),
+        ("2.9.0", "ascend", False),
+    ],
+)
 def test_warning_of_slow_convolutions(monkeypatch, recwarn, version, kernels, warns):
     monkeypatch.setattr(ms, "__version__", version)
     M.warn_of_slow_convolution(kernels)

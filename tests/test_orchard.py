@@ -1,4 +1,5 @@
-"""The Orchard's world: what its scenes, captions and counterfactuals promise. Pictures are drawn, no model is needed."""
+"""The Orchard's world: what its scenes, captions and counterfactuals promise. Pictures are drawn,
+no model is needed."""
 
 import dataclasses
 import itertools
@@ -11,22 +12,28 @@ from benchmarks.orchard import layout, paint, world as W
 from diffedit_core import tokenizer as T
 
 ANY = st.integers(0, 2**31 - 1)
-CHANGES = st.fixed_dictionaries({}, optional={"fruit": st.sampled_from((*W.FRUITS,)),
-                                              "container": st.sampled_from(W.CONTAINERS)})
+CHANGES = st.fixed_dictionaries(
+    {},
+    optional={"fruit": st.sampled_from((*W.FRUITS,)), "container": st.sampled_from(W.CONTAINERS)},
+)
 
 
 def everything():
     """One scene of each combination of words."""
-    for fruit, container, background in itertools.product((*W.FRUITS, W.MIXED), W.CONTAINERS, W.BACKGROUNDS):
+    for fruit, container, background in itertools.product(
+        (*W.FRUITS, W.MIXED), W.CONTAINERS, W.BACKGROUNDS
+    ):
         for count, place in itertools.product(W.COUNTS, W.PLACES):
             if not (fruit == W.MIXED and count == 1):
                 yield W.Scene(fruit, container, background, count, place, 0)
 
 
-# ---- scenes ----------------------------------------------------------------------------------------------------------
+# ---- scenes --------------------------------------------------------------------------------------
+
 
 def test_the_world_is_as_rich_as_it_has_to_be():
-    """Eight fruits, two pairs of one colour and two shapes, two of one shape and two colours; four containers, six grounds."""
+    """Eight fruits, two pairs of one colour and two shapes, two of one shape and two colours; four
+    containers, six grounds."""
     looks = [(colour, shape) for colour, shape, _ in W.FRUITS.values()]
     assert len(set(looks)) == len(looks) >= 8
     pairs = list(itertools.combinations(looks, 2))
@@ -43,7 +50,9 @@ def test_splits_share_no_seed():
 def test_held_out_combinations_never_occur_but_their_parts_do():
     seen = [W.sample_scene(seed) for seed in range(4000)]
     assert not {scene.combination for scene in seen} & W.HELD_OUT
-    assert {scene.combination for scene in seen} | W.HELD_OUT >= set(itertools.product(W.FRUITS, W.CONTAINERS, W.BACKGROUNDS))
+    assert {scene.combination for scene in seen} | W.HELD_OUT >= set(
+        itertools.product(W.FRUITS, W.CONTAINERS, W.BACKGROUNDS)
+    )
     for part in range(3):
         assert {c[part] for c in W.HELD_OUT} <= {scene.combination[part] for scene in seen}
 
@@ -58,11 +67,21 @@ def test_a_seed_is_one_scene_and_one_picture(seed):
     scene = W.sample_scene(seed)
     assert scene == W.sample_scene(seed)
     (first, masks), (second, again) = W.render(scene), W.render(scene)
-    assert np.array_equal(first, second) and all(np.array_equal(masks[name], again[name]) for name in masks)
+    assert np.array_equal(first, second) and all(
+        np.array_equal(masks[name], again[name]) for name in masks
+    )
 
 
-@pytest.mark.parametrize("part, value", [("fruit", "melon"), ("container", "cup"), ("background", "snow"), ("count", 6),
-                                         ("place", "top")])
+@pytest.mark.parametrize(
+    "part, value",
+    [
+        ("fruit", "melon"),
+        ("container", "cup"),
+        ("background", "snow"),
+        ("count", 6),
+        ("place", "top"),
+    ],
+)
 def test_what_is_not_in_the_world_is_refused_by_name(part, value):
     with pytest.raises(ValueError, match=str(value)):
         dataclasses.replace(W.sample_scene(3), **{part: value})
@@ -80,11 +99,13 @@ def test_mixed_fruits_are_of_two_kinds_at_least(seed):
     assert len(found) == scene.count and len(set(found)) >= 2
 
 
-# ---- counterfactuals -------------------------------------------------------------------------------------------------
+# ---- counterfactuals -----------------------------------------------------------------------------
+
 
 @given(ANY, CHANGES)
 def test_a_counterfactual_changes_the_objects_and_nothing_else(seed, changes):
-    """Outside what either picture shows of fruit, container and their shadows, all pixels are equal, noise included."""
+    """Outside what either picture shows of fruit, container and their shadows, all pixels are
+    equal, noise included."""
     scene = W.sample_scene(seed)
     edited = W.counterfactual(scene, **changes)
     (before, masks), (after, others) = W.render(scene), W.render(edited)
@@ -97,9 +118,14 @@ def test_a_counterfactual_changes_the_objects_and_nothing_else(seed, changes):
 
 @given(ANY, st.sampled_from(W.BACKGROUNDS))
 def test_another_ground_leaves_the_objects_where_they_are(seed, background):
-    """A single fruit without a stem: between several, and beside a stem, the ground shines through."""
-    scene = dataclasses.replace(W.sample_scene(seed), fruit=("orange", "lemon", "lime")[seed % 3], count=1)
-    (before, masks), (after, others) = W.render(scene), W.render(W.counterfactual(scene, background=background))
+    """A single fruit without a stem: between several, and beside a stem, the ground shines
+    through."""
+    scene = dataclasses.replace(
+        W.sample_scene(seed), fruit=("orange", "lemon", "lime")[seed % 3], count=1
+    )
+    (before, masks), (after, others) = W.render(scene), W.render(
+        W.counterfactual(scene, background=background)
+    )
     assert all(np.array_equal(masks[name], others[name]) for name in ("fruit", "container"))
     inner = eroded(masks["fruit"] & ~masks["container"], 2)
     assert inner.sum() > 20
@@ -128,7 +154,9 @@ def test_the_grid_holds_a_mask_and_no_empty_cell(seed, factor):
     assert cells.shape == (48 // factor, 80 // factor)
     assert (np.kron(cells, np.ones((factor, factor), bool)) >= mask).all()
     for row, column in np.argwhere(cells):
-        assert mask[row * factor:(row + 1) * factor, column * factor:(column + 1) * factor].any()
+        assert mask[
+            row * factor : (row + 1) * factor, column * factor : (column + 1) * factor
+        ].any()
 
 
 @given(ANY, st.sampled_from(W.EDITS))
@@ -136,11 +164,14 @@ def test_an_edit_changes_what_its_name_says(seed, kind):
     scene = W.sample_scene(seed)
     edited = W.random_edit(scene, kind)
     assert edited == W.random_edit(scene, kind)
-    assert (edited.fruit != scene.fruit) == (kind != "container") and (edited.container != scene.container) == (kind != "fruit")
+    assert (edited.fruit != scene.fruit) == (kind != "container") and (
+        edited.container != scene.container
+    ) == (kind != "fruit")
     assert edited.background == scene.background and edited.count == scene.count
 
 
-# ---- what is drawn ---------------------------------------------------------------------------------------------------
+# ---- what is drawn -------------------------------------------------------------------------------
+
 
 @given(ANY)
 def test_every_object_is_seen(seed):
@@ -153,7 +184,8 @@ def test_every_object_is_seen(seed):
 
 @pytest.mark.parametrize("background", W.BACKGROUNDS)
 def test_textures_continue_over_their_edges(background):
-    """The step across the edge is no larger than the largest within: any offset gives an unbroken ground."""
+    """The step across the edge is no larger than the largest within: any offset gives an unbroken
+    ground."""
     tile = paint.texture(background)
     for axis in (0, 1):
         steps = np.abs(np.diff(tile, axis=axis)).mean((1 - axis, 2))
@@ -162,16 +194,19 @@ def test_textures_continue_over_their_edges(background):
     assert 0 <= tile.min() and tile.max() <= 255 and tile.std() > 3
 
 
-# ---- captions --------------------------------------------------------------------------------------------------------
+# ---- captions ------------------------------------------------------------------------------------
+
 
 def read_caption(text):
     """The facts that a caption states; a reader written from the language, not from the writer."""
     words = text.split()
     numbers = {word: n for n, word in W.NUMBERS.items()}
     names = {plural: name for name, plural in W.PLURALS.items()} | {name: name for name in W.FRUITS}
-    facts = {"fruit": next(names[w] for w in words if w in names),
-             "container": next((c for c in W.CONTAINERS if c in words), "none"),
-             "background": next(b for b in W.BACKGROUNDS if f"on {b}" in text)}
+    facts = {
+        "fruit": next(names[w] for w in words if w in names),
+        "container": next((c for c in W.CONTAINERS if c in words), "none"),
+        "background": next(b for b in W.BACKGROUNDS if f"on {b}" in text),
+    }
     place = [p for p in W.PLACES if words[-1] == p]
     singular = [1 for w in words if w in W.FRUITS]
     count = singular + [numbers[w] for w in words if w in numbers]
@@ -182,7 +217,10 @@ def test_captions_say_what_the_scene_is():
     for scene in everything():
         stated = [read_caption(text) for text in W.captions(scene)]
         for facts in stated:
-            assert all(getattr(scene, name) == value for name, value in facts.items()), (scene, facts)
+            assert all(getattr(scene, name) == value for name, value in facts.items()), (
+                scene,
+                facts,
+            )
         assert {"fruit", "container", "background"} <= set.intersection(*map(set, stated))
         assert {"place", "count"} <= set.union(*map(set, stated))
 
@@ -199,7 +237,9 @@ def test_the_guides_own_captions_are_in_the_language():
     assert W.caption(scene) == "a bowl of fruits on a wooden table"
     edited = W.counterfactual(scene, fruit="pear", container="basket")
     assert W.caption(edited) == "a basket of pears on a wooden table"
-    assert "two lemons on a plate on green grass" in W.captions(W.Scene("lemon", "plate", "green grass", 2, "left", 0))
+    assert "two lemons on a plate on green grass" in W.captions(
+        W.Scene("lemon", "plate", "green grass", 2, "left", 0)
+    )
     apples = W.Scene("apple", "bowl", "a wooden table", 3, "left", 0)
     assert "a bowl of apples on a wooden table on the left" in W.captions(apples)
 

@@ -1,4 +1,5 @@
-"""The Orchard's evaluation: its measures against closed forms, its batched methods against `diffedit.edit`."""
+"""The Orchard's evaluation: its measures against closed forms, its batched methods against
+`diffedit.edit`."""
 
 import math
 import zlib
@@ -23,13 +24,16 @@ def pictures(seed, *shape):
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
-# ---- measures --------------------------------------------------------------------------------------------------------
+# ---- measures ------------------------------------------------------------------------------------
+
 
 @given(SEEDS, st.floats(1e-3, 0.5))
 def test_psnr_of_a_constant_error(seed, error):
     """20 log10(2 / error): the range is 2."""
     wanted = 0.4 * pictures(seed, 3, 7, 9)
-    assert measures.psnr(wanted + np.float32(error), wanted) == pytest.approx(20 * math.log10(2 / error), abs=0.01)
+    assert measures.psnr(wanted + np.float32(error), wanted) == pytest.approx(
+        20 * math.log10(2 / error), abs=0.01
+    )
 
 
 @given(SEEDS)
@@ -37,7 +41,9 @@ def test_psnr_looks_only_where_it_is_told(seed):
     wanted, where = pictures(seed, 2, 3, 7, 9), np.zeros((7, 9), bool)
     where[2:4, 5:] = True
     found = np.where(where, wanted + 0.1, -wanted)
-    assert measures.psnr(found, wanted, where) == measures.psnr(np.clip(wanted + 0.1, -1, 1), wanted, where)
+    assert measures.psnr(found, wanted, where) == measures.psnr(
+        np.clip(wanted + 0.1, -1, 1), wanted, where
+    )
     assert np.isnan(measures.psnr(found, wanted, where & False))
 
 
@@ -52,21 +58,31 @@ def test_slope_error_of_equal_flat_and_brighter_pictures(seed):
 @given(SEEDS)
 def test_overlap_counts(seed):
     a, b = np.random.default_rng(seed).random((2, 5, 7)) < 0.4
-    both, either = sum(x and y for x, y in zip(a.flat, b.flat)), sum(x or y for x, y in zip(a.flat, b.flat))
+    both, either = sum(x and y for x, y in zip(a.flat, b.flat)), sum(
+        x or y for x, y in zip(a.flat, b.flat)
+    )
     assert measures.overlap(a, b) == (both / either, both / a.sum(), both / b.sum())
-    assert measures.overlap(a, a) == (1, 1, 1) and measures.overlap(a & False, b & False) == (1, 1, 1)
+    assert measures.overlap(a, a) == (1, 1, 1) and measures.overlap(a & False, b & False) == (
+        1,
+        1,
+        1,
+    )
 
 
 @given(SEEDS)
 def test_a_grown_mask_holds_what_is_at_most_one_cell_away(seed):
     mask = np.random.default_rng(seed).random((5, 7)) < 0.1
     rows, columns = np.nonzero(mask)
-    near = [[bool(((abs(rows - i) <= 1) & (abs(columns - j) <= 1)).any()) for j in range(7)] for i in range(5)]
+    near = [
+        [bool(((abs(rows - i) <= 1) & (abs(columns - j) <= 1)).any()) for j in range(7)]
+        for i in range(5)
+    ]
     assert np.array_equal(measures.grown(mask), near)
 
 
 def test_sampling_is_ddim_from_the_last_level():
-    """With the predictor that knows the picture, any noise ends at the picture, up to the clean level's a(0)."""
+    """With the predictor that knows the picture, any noise ends at the picture, up to the clean
+    level's a(0)."""
     levels = E.S.levels(FakeModel().configs.scheduler, 10)
     picture, noise = pictures(1, 2, 3, 5, 7), pictures(2, 2, 3, 5, 7)
 
@@ -74,7 +90,9 @@ def test_sampling_is_ddim_from_the_last_level():
         a = levels.alphas[list(levels.timesteps).index(timestep, 1)]
         return (x - math.sqrt(a) * E.ms.Tensor(picture)) / math.sqrt(1 - a)
 
-    found = measures.sample(predict, E.ms.Tensor(noise), levels, E.ms.Tensor(noise), None, 1.0, "epsilon").asnumpy()
+    found = measures.sample(
+        predict, E.ms.Tensor(noise), levels, E.ms.Tensor(noise), None, 1.0, "epsilon"
+    ).asnumpy()
     scale = math.sqrt(levels.alphas[0])
     assert np.abs(found - scale * picture).max() < 0.1 and np.abs(found - picture).max() < 0.1
 
@@ -84,13 +102,16 @@ def test_frechet_distance_of_a_shift_is_its_square(seed):
     a = np.random.default_rng(seed).standard_normal((40, 5))
     shift = np.array((0.5, 0, -1, 2, 0))
     assert E.frechet(a, a) == pytest.approx(0, abs=1e-6)
-    assert E.frechet(a, a + shift) == pytest.approx((shift ** 2).sum(), rel=1e-6)
+    assert E.frechet(a, a + shift) == pytest.approx((shift**2).sum(), rel=1e-6)
     # of independent scaled axes: sum (s - 1)^2 var, here with s = 3
-    assert E.frechet(a, 3 * a) == pytest.approx(4 * (np.trace(np.cov(a.T)) + (a.mean(0) ** 2).sum()), rel=1e-6)
+    assert E.frechet(a, 3 * a) == pytest.approx(
+        4 * (np.trace(np.cov(a.T)) + (a.mean(0) ** 2).sum()), rel=1e-6
+    )
 
 
 def test_intervals():
-    """Wilson's for 92 of 100, from the closed form by hand; normal for numbers; not-a-number is left out."""
+    """Wilson's for 92 of 100, from the closed form by hand; normal for numbers; not-a-number is
+    left out."""
     mean, low, high = E.interval([True] * 92 + [False] * 8)
     assert (mean, low, high) == pytest.approx((0.92, 0.8500, 0.9589), abs=1e-3)
     assert E.interval([True] * 20)[2] == pytest.approx(1) and 0.8 < E.interval([True] * 20)[1] < 1
@@ -99,13 +120,16 @@ def test_intervals():
     assert mean - low == pytest.approx(high - mean)
 
 
-# ---- cases -----------------------------------------------------------------------------------------------------------
+# ---- cases ---------------------------------------------------------------------------------------
+
 
 def test_cases_are_test_scenes_with_their_truth():
     for i, case in enumerate(methods.cases(6)):
         assert case.kind == W.EDITS[i % 3] and case.scene.seed in W.SEEDS["test"]
         before, after = E.to_pixels(np.stack([case.source, case.truth]))
-        assert np.array_equal(before, W.render(case.scene)[0]) and np.array_equal(after, W.render(case.edited)[0])
+        assert np.array_equal(before, W.render(case.scene)[0]) and np.array_equal(
+            after, W.render(case.edited)[0]
+        )
         assert np.array_equal(case.mask, W.true_mask(before, after)) and case.mask.any()
 
 
@@ -114,7 +138,12 @@ def test_the_true_edit_gets_full_marks_and_the_source_none():
     cells = W.on_grid(case.mask, 8)
     right = E.judge(case, case.truth, cells, case.source, C.classes(case.edited), 8)
     assert right["iou"] == right["precision"] == right["recall"] == 1
-    assert right["edit psnr"] > 100 and right["edit slope error"] == 0 and right["recognised"] and right["rest unchanged"]
+    assert (
+        right["edit psnr"] > 100
+        and right["edit slope error"] == 0
+        and right["recognised"]
+        and right["rest unchanged"]
+    )
     assert right["background psnr"] > 25 and right["outside psnr"] > 25
     near = case.source.copy()
     near[:, np.kron(measures.grown(cells) & ~cells, np.ones((8, 8), bool))] = 0
@@ -125,7 +154,8 @@ def test_the_true_edit_gets_full_marks_and_the_source_none():
     assert copied["edit psnr"] < 25
 
 
-# ---- methods ---------------------------------------------------------------------------------------------------------
+# ---- methods -------------------------------------------------------------------------------------
+
 
 class Speaker(FakeModel):
     """Understands every caption: a number between 1 and 3 that follows from its letters."""
@@ -140,7 +170,10 @@ class Speaker(FakeModel):
 def small_cases(count=2):
     scenes = [W.sample_scene(seed) for seed in range(count)]
     inside = np.kron(OBJECT, np.ones((2, 2))) > 0
-    return [methods.Case("both", s, W.random_edit(s, "both"), *pictures(s.seed, 2, 3, 12, 16), inside) for s in scenes]
+    return [
+        methods.Case("both", s, W.random_edit(s, "both"), *pictures(s.seed, 2, 3, 12, 16), inside)
+        for s in scenes
+    ]
 
 
 def run(name, batch, options=OPTIONS):
@@ -151,15 +184,28 @@ def run(name, batch, options=OPTIONS):
 @pytest.mark.parametrize("name", ["DiffEdit", "recipe smooth", "recipe diffusers"])
 def test_a_batch_gives_what_each_edit_alone_gives(name):
     batch, public = small_cases(), name == "recipe diffusers"
-    options = D.RECIPES["diffusers"].replace(num_inference_steps=10, num_maps=3) if public else OPTIONS
+    options = (
+        D.RECIPES["diffusers"].replace(num_inference_steps=10, num_maps=3) if public else OPTIONS
+    )
     if name == "recipe smooth":
-        options = D.RECIPES["smooth"].replace(num_inference_steps=10, num_maps=3, guidance_scale=OPTIONS.guidance_scale)
+        options = D.RECIPES["smooth"].replace(
+            num_inference_steps=10, num_maps=3, guidance_scale=OPTIONS.guidance_scale
+        )
     found = run(name, batch)
     for i, case in enumerate(batch):
         source = W.caption(case.scene)
-        draws = D.draw_noise(case.scene.seed, 1, options.num_maps, (3, 6, 8), posterior_per_map=public)
-        alone = D.edit(Speaker(), case.source[None], source, [W.caption(case.edited)], options, draws,
-                       negative=source if public else "")[0]
+        draws = D.draw_noise(
+            case.scene.seed, 1, options.num_maps, (3, 6, 8), posterior_per_map=public
+        )
+        alone = D.edit(
+            Speaker(),
+            case.source[None],
+            source,
+            [W.caption(case.edited)],
+            options,
+            draws,
+            negative=source if public else "",
+        )[0]
         np.testing.assert_allclose(found.images[i], alone.image[0], atol=1e-5)
         assert np.array_equal(found.masks[i], alone.mask[0]) and found.masks[i].any()
         np.testing.assert_allclose(found.noise_maps[i], alone.noise_map[0], atol=1e-6)
@@ -176,8 +222,11 @@ def test_integrators_in_a_batch_give_what_each_picture_alone_gives(way):
     def measured(part):
         setting = methods.setting(Speaker(), options, part)
         masks = methods.find_mask(setting)[1].asnumpy()
-        return (integrators.round_trips(setting, options, 1.0), integrators.round_trips(setting, options, 7.5),
-                list(integrators.edits(setting, part, options, masks, judge)))
+        return (
+            integrators.round_trips(setting, options, 1.0),
+            integrators.round_trips(setting, options, 7.5),
+            list(integrators.edits(setting, part, options, masks, judge)),
+        )
 
     together, alone = measured(batch), [measured([case]) for case in batch]
     for i, one in enumerate(alone):
@@ -192,15 +241,48 @@ def test_integrators_in_a_batch_give_what_each_picture_alone_gives(way):
 
 
 def test_tables_of_integrators():
-    """Means of the rows that belong together, fewest steps first, integrators in their order, each guidance on its own line."""
-    rows = [dict(zip(integrators.KEY, (seed, way, steps, what, guidance, "fp32", "m")), error=0.01 * (seed + guidance),
-                 deviation=guidance, up=4 * guidance, down=5, background=float(seed), target=2.0, recognised=seed == 1)
-            for seed in (1, 3) for way in ("belm", "ddim") for steps in (20, 10)
-            for what, guidance in (("round trip", 1.0), ("round trip", 7.5), ("edit", 7.5), ("edit", 3.0))]
+    """Means of the rows that belong together, fewest steps first, integrators in their order, each
+    guidance on its own line."""
+    rows = [
+        dict(
+            zip(integrators.KEY, (seed, way, steps, what, guidance, "fp32", "m")),
+            error=0.01 * (seed + guidance),
+            deviation=guidance,
+            up=4 * guidance,
+            down=5,
+            background=float(seed),
+            target=2.0,
+            recognised=seed == 1,
+        )
+        for seed in (1, 3)
+        for way in ("belm", "ddim")
+        for steps in (20, 10)
+        for what, guidance in (
+            ("round trip", 1.0),
+            ("round trip", 7.5),
+            ("edit", 7.5),
+            ("edit", 3.0),
+        )
+    ]
     trips, edited = "\n".join(integrators.tables(rows)).split("\n\n")
-    trips, edited = [[line.strip("| ").split(" | ") for line in part.split("\n")][2:] for part in (trips, edited)]
-    assert [(row[0], row[2]) for row in trips] == [("ddim", "10"), ("belm", "10"), ("ddim", "20"), ("belm", "20")]
-    assert trips[0][3:] == ["3.0e-02 (4.0e-02)", "9.5e-02 (1.0e-01)", "4 + 5", "15", "-", "1.00 / 7.50", "2, 2"]
+    trips, edited = [
+        [line.strip("| ").split(" | ") for line in part.split("\n")][2:] for part in (trips, edited)
+    ]
+    assert [(row[0], row[2]) for row in trips] == [
+        ("ddim", "10"),
+        ("belm", "10"),
+        ("ddim", "20"),
+        ("belm", "20"),
+    ]
+    assert trips[0][3:] == [
+        "3.0e-02 (4.0e-02)",
+        "9.5e-02 (1.0e-01)",
+        "4 + 5",
+        "15",
+        "-",
+        "1.00 / 7.50",
+        "2, 2",
+    ]
     assert [row[0] + row[3] for row in edited[:4]] == ["ddim3", "belm3", "ddim7.5", "belm7.5"]
     assert edited[0][4:] == ["2.00", "2.0", "0.50", "2"]
 
@@ -213,6 +295,7 @@ def test_integrators_go_on_where_they_were_stopped(tmp_path, monkeypatch):
         def measured(setting, *_):
             asked.append(kind)
             return [{} for _ in setting]
+
         return measured
 
     monkeypatch.setattr(integrators.Model, "load", lambda *_: None)
@@ -224,22 +307,38 @@ def test_integrators_go_on_where_they_were_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(integrators, "edits", lambda *a: row("edit")(a[0]))
     out = tmp_path / "rows.jsonl"
     words = ["--out", str(out), "--batch", "2", "--ways", "ddim", "--steps", "10", "--pictures"]
-    for pictures, guidance, calls in (("2", "7.5", 3), ("3", "7.5", 3), ("3", "7.5", 0), ("3", "3", 2)):
+    for pictures, guidance, calls in (
+        ("2", "7.5", 3),
+        ("3", "7.5", 3),
+        ("3", "7.5", 0),
+        ("3", "3", 2),
+    ):
         asked.clear()
-        integrators.measure(integrators.parser().parse_args([*words, pictures, "--edit-guidance", guidance]))
+        integrators.measure(
+            integrators.parser().parse_args([*words, pictures, "--edit-guidance", guidance])
+        )
         assert len(asked) == calls
     rows = integrators.read(out)
     assert len(rows) == len(set(map(integrators.key, rows))) == 3 * 4
-    for more, count in (((), 3 * 3), (("--edit-guidance", "3", "7.5"), 3 * 4), (("--pictures", "1"), 3), (("--dtype", "fp16"), 0),
-                        (("--ways", "edict"), 0), (("--steps", "20"), 0)):
+    for more, count in (
+        ((), 3 * 3),
+        (("--edit-guidance", "3", "7.5"), 3 * 4),
+        (("--pictures", "1"), 3),
+        (("--dtype", "fp16"), 0),
+        (("--ways", "edict"), 0),
+        (("--steps", "20"), 0),
+    ):
         assert len(integrators.selected(rows, integrators.parser().parse_args(more), "m")) == count
     assert not integrators.selected(rows, integrators.parser().parse_args([]), "another model")
 
 
 def test_what_each_alternative_keeps():
-    """Outside the mask the masked ones give the round trip back; SDEdit and encode-decode may change everything."""
+    """Outside the mask the masked ones give the round trip back; SDEdit and encode-decode may
+    change everything."""
     batch = small_cases()
-    trip = Speaker().decode_latents(Speaker().latents(Speaker().encode_image(np.stack([c.source for c in batch]))))
+    trip = Speaker().decode_latents(
+        Speaker().latents(Speaker().encode_image(np.stack([c.source for c in batch])))
+    )
     outside = np.kron(OBJECT, np.ones((2, 2))) == 0
     for name in ("DiffEdit", "mask without encoding"):
         found = run(name, batch)
@@ -249,29 +348,41 @@ def test_what_each_alternative_keeps():
         found = run(name, batch)
         assert found.masks is None and (found.images != trip).mean() > 0.9
     assert np.array_equal(run("copy", batch).images, np.stack([c.source for c in batch]))
-    assert not np.allclose(run("SDEdit", batch).images, run("encode-decode", batch).images, atol=1e-2)
+    assert not np.allclose(
+        run("SDEdit", batch).images, run("encode-decode", batch).images, atol=1e-2
+    )
 
 
 def test_sheet_and_table():
     batch = methods.cases(4)
     maps = [np.random.default_rng(i).random((16, 16)) for i in range(4)]
     masks = [(m > 0.5).astype(np.float32) for m in maps]
-    records = [E.judge(c, c.truth * 0.9, m, c.source, C.classes(c.edited), 8) for c, m in zip(batch, masks)]
+    records = [
+        E.judge(c, c.truth * 0.9, m, c.source, C.classes(c.edited), 8) for c, m in zip(batch, masks)
+    ]
     sheet = E.contact_sheet(batch, records, np.stack([c.truth for c in batch]), masks, maps, each=2)
     assert sheet.size == (3 * 5 * W.SIZE, 2 * W.SIZE)
-    lines = {line: (len(rows), E.summarise([records[i] for i in rows])) for line, rows in E.groups(batch).items()}
+    lines = {
+        line: (len(rows), E.summarise([records[i] for i in rows]))
+        for line, rows in E.groups(batch).items()
+    }
     text = E.table(lines)
     rows = text.splitlines()
-    assert len(rows) == 2 + len(lines) and all(len(row.split("|")) == len(E.COLUMNS) + 4 for row in rows)
+    assert len(rows) == 2 + len(lines) and all(
+        len(row.split("|")) == len(E.COLUMNS) + 4 for row in rows
+    )
     assert {"fruit", "container", "both"} <= set(lines)
 
 
 def test_threshold_curve():
-    """The true cells as a map score 1 at every threshold; an even map is all or nothing around 1 / clamp_ratio."""
+    """The true cells as a map score 1 at every threshold; an even map is all or nothing around 1 /
+    clamp_ratio."""
     batch = methods.cases(6)
     truths = [W.on_grid(case.mask, 8) for case in batch]
     exact = E.threshold_curve(batch, [cells.astype(np.float32) for cells in truths], 1.0)
-    assert list(exact) == list(W.EDITS) and all(set(curve.values()) == {1.0} for curve in exact.values())
+    assert list(exact) == list(W.EDITS) and all(
+        set(curve.values()) == {1.0} for curve in exact.values()
+    )
     even = E.threshold_curve(batch, [np.ones((16, 16), np.float32)] * 6, 2.0)
     for i, kind in enumerate(W.EDITS):
         share = np.mean([truths[j].mean() for j in (i, i + 3)])
@@ -282,7 +393,10 @@ def test_threshold_curve():
 @given(SEEDS)
 def test_no_threshold_finds_more_than_the_best_one(seed):
     batch = methods.cases(3)
-    maps = [W.on_grid(case.mask, 8) + np.random.default_rng(seed + i).random((16, 16)) * 1.5 for i, case in enumerate(batch)]
+    maps = [
+        W.on_grid(case.mask, 8) + np.random.default_rng(seed + i).random((16, 16)) * 1.5
+        for i, case in enumerate(batch)
+    ]
     for curve in E.threshold_curve(batch, maps, 2.0).values():
         assert max(value for t, value in curve.items() if t != E.BEST) <= curve[E.BEST] < 1
 
@@ -293,23 +407,34 @@ def test_ways_from_a_map_to_a_mask(seed, scale):
     rng = np.random.default_rng(seed)
     truths = rng.random((3, 7, 9)) < 0.4
     truths[:, 0, 0], truths[:, 0, 1] = True, False
-    found, scaled = [masks.scores(k * (truths + rng.random((3, 7, 9))), truths) for k, rng in
-                     ((1.0, np.random.default_rng(seed)), (scale, np.random.default_rng(seed)))]
+    found, scaled = [
+        masks.scores(k * (truths + rng.random((3, 7, 9))), truths)
+        for k, rng in ((1.0, np.random.default_rng(seed)), (scale, np.random.default_rng(seed)))
+    ]
     for name, values in found.items():
-        best = found[("smoothed, " if name.startswith("smooth") else "") + "best threshold of each picture"]
+        best = found[
+            ("smoothed, " if name.startswith("smooth") else "") + "best threshold of each picture"
+        ]
         assert (values <= best).all()
         np.testing.assert_allclose(values, scaled[name], atol=0.1, err_msg=name)
-    assert masks.scores(truths.astype(np.float32), truths)["best threshold of each picture"] == pytest.approx(1)
+    assert masks.scores(truths.astype(np.float32), truths)[
+        "best threshold of each picture"
+    ] == pytest.approx(1)
 
 
 def test_a_run_goes_on_where_it_was_stopped(tmp_path):
     """What is measured is kept for the same settings, and refused for others."""
+
     def arguments(*more):
         return E.parser().parse_args(["--out", str(tmp_path), *more])
 
     options = D.RECIPES["paper"]
     results = E.begin(arguments(), options)
-    results |= {"methods": {"copy": (1, {})}, "vae": {"psnr": 1.0, "slope error": 1.0}, "classifier accuracy": {}}
+    results |= {
+        "methods": {"copy": (1, {})},
+        "vae": {"psnr": 1.0, "slope error": 1.0},
+        "classifier accuracy": {},
+    }
     E.write(tmp_path, results)
     assert list(E.begin(arguments(), options)["methods"]) == ["copy"]
     for more, changed in ((("--edits", "3"), options), ((), options.replace(mask_threshold=0.4))):

@@ -1,4 +1,5 @@
-"""The Orchard's training: one step against numpy, resuming, checkpoints, gradients of the UNet, the written model."""
+"""The Orchard's training: one step against numpy, resuming, checkpoints, gradients of the UNet, the
+written model."""
 
 import math
 import os
@@ -32,7 +33,9 @@ def loss(params, x, y, kernels):
 
 def batch(step):
     rng = np.random.default_rng([7, step])
-    return rng.standard_normal((5, 3)).astype(np.float32), rng.standard_normal((5, 2)).astype(np.float32)
+    return rng.standard_normal((5, 3)).astype(np.float32), rng.standard_normal((5, 2)).astype(
+        np.float32
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,32 +54,51 @@ def fresh(compiled):
 
 def run(train_step, path, steps=TOTAL, until_step=None, batch=batch, **more):
     """The loop, ended by SIGTERM during step `until_step`, as a machine that shuts down would."""
+
     def stopping(step):
         if step == until_step:
             os.kill(os.getpid(), signal.SIGTERM)
         return batch(step)
 
-    return S.run(train_step, stopping, path, {"seed": 7}, steps, PEAK, log=lambda line: None, **more)
+    return S.run(
+        train_step, stopping, path, {"seed": 7}, steps, PEAK, log=lambda line: None, **more
+    )
 
 
-# ---- one step --------------------------------------------------------------------------------------------------------
+# ---- one step ------------------------------------------------------------------------------------
+
 
 def adamw(tree, history):
-    """(params, ema) after the steps of `history`, each (step, gradients), in float64 (Loshchilov & Hutter 2019, algorithm 2)."""
+    """(params, ema) after the steps of `history`, each (step, gradients), in float64 (Loshchilov &
+    Hutter 2019, algorithm 2)."""
     flat = {path: leaf.astype(np.float64) for path, leaf in P.flatten(tree).items()}
     first, second = [{path: np.zeros(leaf.shape) for path, leaf in flat.items()} for _ in range(2)]
     ema = dict(flat)
     for step, gradients in history:
-        norm = math.sqrt(sum((g ** 2).sum() for g in gradients.values()))
-        rate = PEAK * min(1, (step + 1) / 200) * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * step / TOTAL)))
+        norm = math.sqrt(sum((g**2).sum() for g in gradients.values()))
+        rate = (
+            PEAK
+            * min(1, (step + 1) / 200)
+            * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * step / TOTAL)))
+        )
         for path, g in gradients.items():
             g = g / max(norm, 1)
             first[path] = 0.9 * first[path] + 0.1 * g
-            second[path] = 0.99 * second[path] + 0.01 * g ** 2
-            mean, square = first[path] / (1 - 0.9 ** (step + 1)), second[path] / (1 - 0.99 ** (step + 1))
-            decay = rate * math.sqrt(1 - 0.99 ** (step + 1)) / (1 - 0.9 ** (step + 1)) * 0.01 * flat[path]
+            second[path] = 0.99 * second[path] + 0.01 * g**2
+            mean, square = first[path] / (1 - 0.9 ** (step + 1)), second[path] / (
+                1 - 0.99 ** (step + 1)
+            )
+            decay = (
+                rate
+                * math.sqrt(1 - 0.99 ** (step + 1))
+                / (1 - 0.9 ** (step + 1))
+                * 0.01
+                * flat[path]
+            )
             flat[path] = flat[path] - rate * mean / np.sqrt(square) - decay
-            ema[path] = ema[path] + (1 - min(0.999, (1 + step) / (10 + step))) * (flat[path] - ema[path])
+            ema[path] = ema[path] + (1 - min(0.999, (1 + step) / (10 + step))) * (
+                flat[path] - ema[path]
+            )
         yield {path: leaf.copy() for path, leaf in flat.items()}, dict(ema)
 
 
@@ -95,13 +117,19 @@ def test_a_step_is_adamw_on_clipped_gradients(fresh):
     for step in range(6):
         wanted = gradients(flat, *batch(step))
         _, norm = fresh(S.rates(step, TOTAL, PEAK), *batch(step))
-        assert norm == pytest.approx(math.sqrt(sum((g ** 2).sum() for g in wanted.values())), rel=1e-4)
+        assert norm == pytest.approx(
+            math.sqrt(sum((g**2).sum() for g in wanted.values())), rel=1e-4
+        )
         history.append((step, wanted))
         *_, (flat, ema) = adamw(weights(), history)
         found = fresh.arrays()
         for path in flat:
-            np.testing.assert_allclose(found["params." + path], flat[path], rtol=1e-4, atol=1e-5, err_msg=path)
-            np.testing.assert_allclose(found["ema." + path], ema[path], rtol=1e-4, atol=1e-5, err_msg=path)
+            np.testing.assert_allclose(
+                found["params." + path], flat[path], rtol=1e-4, atol=1e-5, err_msg=path
+            )
+            np.testing.assert_allclose(
+                found["ema." + path], ema[path], rtol=1e-4, atol=1e-5, err_msg=path
+            )
 
 
 def test_frozen_leaves_stay_and_the_others_learn():
@@ -112,7 +140,9 @@ def test_frozen_leaves_stay_and_the_others_learn():
     after = train_step.arrays()
     for name in before:
         assert np.array_equal(before[name], after[name]) == name.startswith("params.a"), name
-    assert np.array_equal(P.flatten(train_step.average())["a.weight"].asnumpy(), before["params.a.weight"])
+    assert np.array_equal(
+        P.flatten(train_step.average())["a.weight"].asnumpy(), before["params.a.weight"]
+    )
 
 
 @given(st.integers(0, 5000), st.integers(1, 5000), st.floats(1e-5, 1e-2))
@@ -123,7 +153,8 @@ def test_rates_stay_between_zero_and_the_peak(step, total, peak):
     assert 1 - S.EMA_DECAY - 1e-6 <= forget <= 0.9 + 1e-6
 
 
-# ---- the loop and its checkpoints ------------------------------------------------------------------------------------
+# ---- the loop and its checkpoints ----------------------------------------------------------------
+
 
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(fresh, compiled, tmp_path):
     whole = run(fresh, tmp_path / "whole.safetensors")
@@ -147,8 +178,11 @@ def test_two_runs_of_one_seed_give_the_same_losses(fresh, compiled, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["before writing", "half written", "before renaming"])
-def test_a_process_killed_while_saving_leaves_the_last_checkpoint(fresh, tmp_path, monkeypatch, place):
-    """What a kill can interrupt: nothing of the new file, a part of it, all of it under its temporary name."""
+def test_a_process_killed_while_saving_leaves_the_last_checkpoint(
+    fresh, tmp_path, monkeypatch, place
+):
+    """What a kill can interrupt: nothing of the new file, a part of it, all of it under its
+    temporary name."""
     path = tmp_path / "c.safetensors"
     run(fresh, path, until_step=5)
     good = path.read_bytes()
@@ -159,7 +193,7 @@ def test_a_process_killed_while_saving_leaves_the_last_checkpoint(fresh, tmp_pat
     def save_file(arrays, name, metadata):
         if place != "before writing":
             with open(name, "wb") as handle:
-                handle.write(good if place == "before renaming" else good[:len(good) // 2])
+                handle.write(good if place == "before renaming" else good[: len(good) // 2])
         if place != "before renaming":
             raise Killed
 
@@ -190,7 +224,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(fresh
     path = tmp_path / "c.safetensors"
     run(fresh, path, until_step=2)
     with pytest.raises(InputError, match="step 5"):
-        run(fresh, path, batch=lambda step: tuple(x * (np.nan if step == 5 else 1) for x in batch(step)))
+        run(
+            fresh,
+            path,
+            batch=lambda step: tuple(x * (np.nan if step == 5 else 1) for x in batch(step)),
+        )
     assert S.read_weights(path)[0].step == 3
 
 
@@ -200,7 +238,8 @@ def test_the_handlers_of_signals_come_back(fresh, tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-# ---- gradients of the real losses ------------------------------------------------------------------------------------
+# ---- gradients of the real losses ----------------------------------------------------------------
+
 
 class Both(nn.Cell):
     """Value and gradients as one graph, in which a changed leaf is seen."""
@@ -214,79 +253,137 @@ class Both(nn.Cell):
 
 
 def slopes_agree(function, specs, inputs, static, directions=10, step=1e-2, rtol=2e-2):
-    """value_and_grad against central differences along random directions, one leaf or all leaves at a time."""
+    """value_and_grad against central differences along random directions, one leaf or all leaves at
+    a time."""
     rng = np.random.default_rng(3)
     arrays = P.init(specs, rng)
     graph = Graph(function, P.to_parameters(arrays), *static)
     both, tensors = Both(graph), tuple(map(ms.Tensor, inputs))
-    found = {path: g.asnumpy().astype(np.float64) for path, g in zip(P.flatten(arrays), both(*tensors)[1])}
-    leaves, start = P.flatten(graph.params), {path: leaf.copy() for path, leaf in P.flatten(arrays).items()}
+    found = {
+        path: g.asnumpy().astype(np.float64)
+        for path, g in zip(P.flatten(arrays), both(*tensors)[1])
+    }
+    leaves, start = P.flatten(graph.params), {
+        path: leaf.copy() for path, leaf in P.flatten(arrays).items()
+    }
     paths = list(start)
     for i in range(directions):
-        chosen = paths if i == 0 else [paths[j] for j in rng.choice(len(paths), len(paths) // 4, replace=False)]
+        chosen = (
+            paths
+            if i == 0
+            else [paths[j] for j in rng.choice(len(paths), len(paths) // 4, replace=False)]
+        )
         way = {path: rng.standard_normal(start[path].shape) for path in chosen}
-        length = math.sqrt(sum((w ** 2).sum() for w in way.values()))
+        length = math.sqrt(sum((w**2).sum() for w in way.values()))
         values = []
         for sign in (1, -1):
             for path, w in way.items():
-                leaves[path].set_data(ms.Tensor((start[path] + sign * step / length * w).astype(np.float32)))
+                leaves[path].set_data(
+                    ms.Tensor((start[path] + sign * step / length * w).astype(np.float32))
+                )
             values.append(float(both(*tensors)[0].asnumpy()))
         for path in way:
             leaves[path].set_data(ms.Tensor(start[path]))
         numeric = (values[0] - values[1]) / (2 * step)
         exact = sum((found[path] * w).sum() for path, w in way.items()) / length
-        scale = math.sqrt(sum((found[path] ** 2).sum() for path in way) / sum(w.size for w in way.values()))
+        scale = math.sqrt(
+            sum((found[path] ** 2).sum() for path in way) / sum(w.size for w in way.values())
+        )
         assert numeric == pytest.approx(exact, rel=rtol, abs=rtol * scale + 2e-5), i
 
 
 def test_gradients_of_the_unet_and_its_text_encoder():
-    """Of the loss that trains the model, at a small size: resnets, both samplers, both attentions, the time embedding."""
-    text = TextConfig(vocab_size=11, hidden_size=6, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-                      max_position_embeddings=5, hidden_act="gelu")
-    config = UNetConfig(sample_size=6, block_out_channels=(4, 6), layers_per_block=1, attention_head_dim=(2, 3),
-                        cross_attention_dim=6, use_linear_projection=True, norm_num_groups=2,
-                        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)
+    """Of the loss that trains the model, at a small size: resnets, both samplers, both attentions,
+    the time embedding."""
+    text = TextConfig(
+        vocab_size=11,
+        hidden_size=6,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=5,
+        hidden_act="gelu",
+    )
+    config = UNetConfig(
+        sample_size=6,
+        block_out_channels=(4, 6),
+        layers_per_block=1,
+        attention_head_dim=(2, 3),
+        cross_attention_dim=6,
+        use_linear_projection=True,
+        norm_num_groups=2,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )
     rng = np.random.default_rng(1)
     latents, noise = rng.standard_normal((2, 3, 4, 6, 6)).astype(np.float32)
     angles = rng.uniform(0.2, 1.3, (1, 3, 1, 1, 1))
     levels = np.concatenate((np.cos(angles), np.sin(angles))).astype(np.float32)
-    inputs = (latents, noise, levels, np.array((3, 400, 900), np.int32), rng.integers(11, size=(3, 5)).astype(np.int32))
-    slopes_agree(train.unet_loss, {**clip.specs(text), **unet.specs(config)}, inputs, (text, config, "cpu"))
+    inputs = (
+        latents,
+        noise,
+        levels,
+        np.array((3, 400, 900), np.int32),
+        rng.integers(11, size=(3, 5)).astype(np.int32),
+    )
+    slopes_agree(
+        train.unet_loss, {**clip.specs(text), **unet.specs(config)}, inputs, (text, config, "cpu")
+    )
 
 
 def test_both_backends_make_the_same_step():
-    """One loss and one update; PyTorch's convolutions are in bfloat16. Their checkpoints have the same leaves."""
+    """One loss and one update; PyTorch's convolutions are in bfloat16. Their checkpoints have the
+    same leaves."""
     pytest.importorskip("torch", reason="extra `train`")
     pytest.importorskip("diffusers", reason="extra `train`")
     from benchmarks.orchard.torch_steps import VAETrainStep
+
     specs, rng = vae.specs(layout.VAE), np.random.default_rng(0)
     start = P.init(specs, rng)
-    image, noise = rng.uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32), rng.standard_normal((2, 4, 4, 4)).astype(np.float32)
+    image, noise = rng.uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32), rng.standard_normal(
+        (2, 4, 4, 4)
+    ).astype(np.float32)
     one = VAETrainStep(train.vae_terms, start, frozen=("encoder.",))
-    two = S.TrainStep(train.vae_loss, P.to_parameters(start), layout.VAE, "cpu", frozen=("encoder.",))
+    two = S.TrainStep(
+        train.vae_loss, P.to_parameters(start), layout.VAE, "cpu", frozen=("encoder.",)
+    )
     own = data.own_cells(rng, 2, 4, 1.0)
-    found, wanted = [step(S.rates(0, 9, 1e-3), image, data.exchanged(image, own), noise, own) for step in (one, two)]
+    found, wanted = [
+        step(S.rates(0, 9, 1e-3), image, data.exchanged(image, own), noise, own)
+        for step in (one, two)
+    ]
     assert found == pytest.approx(wanted, rel=0.03)
     a, b = one.arrays(), two.arrays()
     assert {name: x.shape for name, x in a.items()} == {name: x.shape for name, x in b.items()}
-    firsts = [np.concatenate([x[name].ravel() for name in sorted(x) if name.startswith("first.")]) for x in (a, b)]
+    firsts = [
+        np.concatenate([x[name].ravel() for name in sorted(x) if name.startswith("first.")])
+        for x in (a, b)
+    ]
     assert np.corrcoef(*firsts)[0, 1] > 0.995
     one.restore(b)
     assert all(np.array_equal(one.arrays()[name], b[name]) for name in b)
 
 
-# ---- data and the written model --------------------------------------------------------------------------------------
+# ---- data and the written model ------------------------------------------------------------------
+
 
 def test_pictures_are_drawn_once_and_are_those_of_the_world(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "CHUNK", 3)
     chunks = data.pictures(tmp_path, 6)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     again = data.pictures(tmp_path, 6)
-    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} and len(written) == 2
+    assert (
+        written == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        and len(written) == 2
+    )
     for i in range(6):
         assert np.array_equal(data.take(again, i), W.render(W.sample_scene(W.SEEDS["train"][i]))[0])
     crops = data.crops(chunks, 6, np.random.default_rng(0), 5, 40)
-    assert crops.shape == (5, 3, 40, 40) and crops.dtype == np.float32 and -1 <= crops.min() < crops.max() <= 1
+    assert (
+        crops.shape == (5, 3, 40, 40)
+        and crops.dtype == np.float32
+        and -1 <= crops.min() < crops.max() <= 1
+    )
     assert np.array_equal(crops, data.crops(chunks, 6, np.random.default_rng(0), 5, 40))
 
 
@@ -295,12 +392,18 @@ def test_rectangles_of_another_crop_are_exchanged():
     image = np.random.default_rng(0).uniform(-1, 1, (5, 3, 56, 56)).astype(np.float32)
     own = data.own_cells(np.random.default_rng(1), 5, 7, 0.6)
     shares = own.mean((1, 2, 3))
-    assert set(np.unique(own)) == {0, 1} and 0 < (shares < 1).sum() < 5 and shares.min() >= 1 - (5 / 7) ** 2
+    assert (
+        set(np.unique(own)) == {0, 1}
+        and 0 < (shares < 1).sum() < 5
+        and shares.min() >= 1 - (5 / 7) ** 2
+    )
     for i, (row, mixed) in enumerate(zip(own[:, 0], data.exchanged(image, own))):
         for y, x in np.ndindex(7, 7):
             cell = (slice(None), slice(8 * y, 8 * y + 8), slice(8 * x, 8 * x + 8))
             assert np.array_equal(mixed[cell], image[i if row[y, x] else 4 - i][cell])
-    assert np.array_equal(data.exchanged(image, data.own_cells(np.random.default_rng(1), 5, 7, 0.0)), image)
+    assert np.array_equal(
+        data.exchanged(image, data.own_cells(np.random.default_rng(1), 5, 7, 0.0)), image
+    )
 
 
 def test_pictures_of_another_world_are_refused(tmp_path, monkeypatch):
@@ -313,18 +416,23 @@ def test_pictures_of_another_world_are_refused(tmp_path, monkeypatch):
 
 def random_weights(seed=0):
     found = layout.configs()
-    return {name: P.init(M.COMPONENTS[name][3](config), np.random.default_rng(seed))
-            for name, config in (("text_encoder", found.text), ("unet", found.unet), ("vae", found.vae))}
+    return {
+        name: P.init(M.COMPONENTS[name][3](config), np.random.default_rng(seed))
+        for name, config in (("text_encoder", found.text), ("unet", found.unet), ("vae", found.vae))
+    }
 
 
 def test_a_written_model_is_read_back(tmp_path, monkeypatch):
-    """Its configurations, its weights up to fp16, within 40 MB; a failed second writing leaves the first in place."""
+    """Its configurations, its weights up to fp16, within 40 MB; a failed second writing leaves the
+    first in place."""
     folder, trees = tmp_path / "model", random_weights()
     layout.write_model(folder, 0.5, trees, {"vae": [], "unet": []}, "card")
     assert M.read_configs(M.find(folder)) == layout.configs(0.5)
     assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) < 40e6
     for component in trees:
-        read = train.folder_weights(folder, component, P.flatten({**trees["text_encoder"], **trees["unet"]}))
+        read = train.folder_weights(
+            folder, component, P.flatten({**trees["text_encoder"], **trees["unet"]})
+        )
         for path, leaf in P.flatten(trees[component]).items():
             np.testing.assert_allclose(read[path], leaf, rtol=1e-3, atol=1e-6)
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
@@ -338,7 +446,8 @@ def test_the_model_is_within_its_budget():
     assert 10e6 < sum(map(P.count, random_weights().values())) < 20e6
 
 
-# ---- the classifier --------------------------------------------------------------------------------------------------
+# ---- the classifier ------------------------------------------------------------------------------
+
 
 def test_classes_are_the_scene(seed=5):
     scene = W.sample_scene(seed)
@@ -362,22 +471,28 @@ def test_the_classifiers_loss_is_the_cross_entropy_of_all_heads():
     logits = classifier.apply(params, ms.Tensor(images), "cpu")[1].asnumpy().astype(np.float64)
     total, start = 0.0, 0
     for head, size in enumerate(classifier.SIZES):
-        piece = logits[:, start:start + size]
-        total -= np.mean([row[c] - np.log(np.exp(row).sum()) for row, c in zip(piece, wanted[:, head])])
+        piece = logits[:, start : start + size]
+        total -= np.mean(
+            [row[c] - np.log(np.exp(row).sum()) for row, c in zip(piece, wanted[:, head])]
+        )
         start += size
     found = classifier.loss(params, ms.Tensor(images), ms.Tensor(wanted), "cpu")
     assert float(found.asnumpy()) == pytest.approx(total, rel=1e-4)
 
 
 def test_the_committed_classifier_reads_renders():
-    """What judges the numbers in the model card is in the repository, and was trained on the world that is."""
+    """What judges the numbers in the model card is in the repository, and was trained on the world
+    that is."""
     found = classifier.accuracy(classifier.Classifier.load(), 30, "test")
     assert all(share >= 0.95 for share in found.values())
 
 
 def test_an_exported_classifier_keeps_the_averages(tmp_path):
-    arrays = {f"{kind}.{path}": np.full(leaf.shape, value, np.float32) for kind, value in (("params", 1), ("ema", 0.1))
-              for path, leaf in P.flatten(classifier.specs()).items()}
+    arrays = {
+        f"{kind}.{path}": np.full(leaf.shape, value, np.float32)
+        for kind, value in (("params", 1), ("ema", 0.1))
+        for path, leaf in P.flatten(classifier.specs()).items()
+    }
 
     class Trained:
         @staticmethod
@@ -388,4 +503,6 @@ def test_an_exported_classifier_keeps_the_averages(tmp_path):
     classifier.export(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     progress, found = S.read_weights(tmp_path / "b.safetensors")
     assert progress == (3, 4.0, {"seed": 7}) and set(found) == set(P.flatten(classifier.specs()))
-    assert all(leaf.dtype == np.float16 and (leaf == np.float16(0.1)).all() for leaf in found.values())
+    assert all(
+        leaf.dtype == np.float16 and (leaf == np.float16(0.1)).all() for leaf in found.values()
+    )

@@ -1,4 +1,5 @@
-"""diffedit_core.params: laws of trees, the real models' sizes, every way in which a weight file can be wrong."""
+"""diffedit_core.params: laws of trees, the real models' sizes, every way in which a weight file can
+be wrong."""
 
 import json
 import math
@@ -21,20 +22,32 @@ from tests.test_config import TEXT_15, TEXT_21, UNET_15, UNET_21, VAE_21, refuse
 
 BLOCKS = Path(__file__).parent / "fixtures" / "blocks"
 SPECS = {"a": P.linear(3, 2), "b.0": {"norm": P.norm(5), "conv": P.conv(2, 4, 3)}}
-NAMES = ["a.weight", "a.bias", "b.0.norm.weight", "b.0.norm.bias", "b.0.conv.weight", "b.0.conv.bias"]
+NAMES = [
+    "a.weight",
+    "a.bias",
+    "b.0.norm.weight",
+    "b.0.norm.bias",
+    "b.0.conv.weight",
+    "b.0.conv.bias",
+]
 
 
 def arrays(seed=0, dtype=np.float32):
     rng = np.random.default_rng(seed)
-    return {path: rng.standard_normal(leaf.shape).astype(dtype) for path, leaf in P.flatten(SPECS).items()}
+    return {
+        path: rng.standard_normal(leaf.shape).astype(dtype)
+        for path, leaf in P.flatten(SPECS).items()
+    }
 
 
 @pytest.fixture
 def write(tmp_path):
     """write(arrays, name) -> path of a safetensors file with them."""
+
     def run(content, name="w.safetensors"):
         save_file(content, tmp_path / name)
         return tmp_path / name
+
     return run
 
 
@@ -42,7 +55,11 @@ def write_raw(path, entries):
     """A safetensors file by hand: {name: (dtype, shape, bytes)}."""
     header, data = {}, b""
     for name, (dtype, shape, raw) in entries.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        header[name] = {
+            "dtype": dtype,
+            "shape": shape,
+            "data_offsets": [len(data), len(data) + len(raw)],
+        }
         data += raw
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
@@ -54,14 +71,19 @@ def values(tree):
 
 
 def equal(a, b):
-    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+    return a.keys() == b.keys() and all(
+        np.array_equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a
+    )
 
 
-# ---- trees -----------------------------------------------------------------------------------------------------------
+# ---- trees ---------------------------------------------------------------------------------------
 
 keys = st.text("abc0", min_size=1, max_size=3)
-trees = st.recursive(st.dictionaries(keys, st.integers(), min_size=1, max_size=3),
-                     lambda child: st.dictionaries(keys, child | st.integers(), min_size=1, max_size=3), max_leaves=12)
+trees = st.recursive(
+    st.dictionaries(keys, st.integers(), min_size=1, max_size=3),
+    lambda child: st.dictionaries(keys, child | st.integers(), min_size=1, max_size=3),
+    max_leaves=12,
+)
 
 
 @given(trees)
@@ -75,7 +97,9 @@ def test_flatten_gives_each_leaf_under_its_path(tree):
         return sum(number(v) if isinstance(v, dict) else 1 for v in node.values())
 
     flat = P.flatten(tree)
-    assert len(flat) == number(tree) and all(find(tree, path) == leaf for path, leaf in flat.items())
+    assert len(flat) == number(tree) and all(
+        find(tree, path) == leaf for path, leaf in flat.items()
+    )
 
 
 @given(trees)
@@ -98,13 +122,20 @@ def test_count():
     assert P.count(P.to_parameters(P.init(SPECS, np.random.default_rng(0)))) == P.count(SPECS)
 
 
-# ---- the released models ---------------------------------------------------------------------------------------------
+# ---- the released models -------------------------------------------------------------------------
 
-@pytest.mark.parametrize("specs, number", [
-    (unet.specs(UNetConfig.read(UNET_21)), 865_910_724), (unet.specs(UNetConfig.read(UNET_15)), 859_520_964),
-    (vae.specs(VAEConfig.read(VAE_21)), 83_653_863), (clip.specs(TextConfig.read(TEXT_21)), 340_387_840),
-    (clip.specs(TextConfig.read(TEXT_15)), 123_060_480),
-], ids=["unet 2.1", "unet 1.5", "vae", "text 2.1", "text 1.5"])
+
+@pytest.mark.parametrize(
+    "specs, number",
+    [
+        (unet.specs(UNetConfig.read(UNET_21)), 865_910_724),
+        (unet.specs(UNetConfig.read(UNET_15)), 859_520_964),
+        (vae.specs(VAEConfig.read(VAE_21)), 83_653_863),
+        (clip.specs(TextConfig.read(TEXT_21)), 340_387_840),
+        (clip.specs(TextConfig.read(TEXT_15)), 123_060_480),
+    ],
+    ids=["unet 2.1", "unet 1.5", "vae", "text 2.1", "text 1.5"],
+)
 def test_parameters_of_the_released_models(specs, number):
     """The numbers that the public libraries count for the same configs."""
     assert P.count(specs) == number
@@ -113,23 +144,42 @@ def test_parameters_of_the_released_models(specs, number):
 def test_names_and_shapes_of_the_released_unet():
     flat = P.flatten(unet.specs(UNetConfig.read(UNET_21)))
     assert len(flat) == 686
-    assert flat["down_blocks.2.attentions.1.transformer_blocks.0.attn2.to_k.weight"].shape == (1280, 1024)
+    assert flat["down_blocks.2.attentions.1.transformer_blocks.0.attn2.to_k.weight"].shape == (
+        1280,
+        1024,
+    )
     assert flat["up_blocks.3.resnets.0.conv1.weight"].shape == (320, 960, 3, 3)
-    assert flat["mid_block.attentions.0.transformer_blocks.0.ff.net.0.proj.weight"].shape == (10240, 1280)
+    assert flat["mid_block.attentions.0.transformer_blocks.0.ff.net.0.proj.weight"].shape == (
+        10240,
+        1280,
+    )
 
 
-# ---- new parameters --------------------------------------------------------------------------------------------------
+# ---- new parameters ------------------------------------------------------------------------------
+
 
 def test_init_has_the_stated_statistics():
-    specs = {"linear": P.linear(300, 400), "conv": P.conv(40, 50, 3), "norm": P.norm(7), "table": P.Leaf((300, 200), "embedding")}
+    specs = {
+        "linear": P.linear(300, 400),
+        "conv": P.conv(40, 50, 3),
+        "norm": P.norm(7),
+        "table": P.Leaf((300, 200), "embedding"),
+    }
     flat = P.flatten(P.init(specs, np.random.default_rng(1)))
-    for path, deviation in (("linear.weight", 1 / math.sqrt(300)), ("conv.weight", 1 / math.sqrt(360)), ("table", 0.02)):
+    for path, deviation in (
+        ("linear.weight", 1 / math.sqrt(300)),
+        ("conv.weight", 1 / math.sqrt(360)),
+        ("table", 0.02),
+    ):
         n = flat[path].size  # five standard errors
         assert abs(flat[path].mean()) < 5 * deviation / math.sqrt(n)
         assert abs(flat[path].std() / deviation - 1) < 5 / math.sqrt(2 * n)
     assert (flat["norm.weight"] == 1).all()
     assert all((flat[path] == 0).all() for path in ("linear.bias", "conv.bias", "norm.bias"))
-    assert all(leaf.dtype == np.float32 and leaf.shape == P.flatten(specs)[path].shape for path, leaf in flat.items())
+    assert all(
+        leaf.dtype == np.float32 and leaf.shape == P.flatten(specs)[path].shape
+        for path, leaf in flat.items()
+    )
 
 
 def test_init_follows_the_generator():
@@ -141,15 +191,23 @@ def test_init_follows_the_generator():
 def test_parameters_carry_their_paths(dtype):
     tree = P.to_parameters(P.init(SPECS, np.random.default_rng(0)), dtype)
     for path, leaf in P.flatten(tree).items():
-        assert isinstance(leaf, ms.Parameter) and leaf.name == path and leaf.dtype == P.DTYPES[dtype]
+        assert (
+            isinstance(leaf, ms.Parameter) and leaf.name == path and leaf.dtype == P.DTYPES[dtype]
+        )
 
 
-# ---- files -----------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
 def test_round_trip_is_exact(tmp_path, dtype):
     content = arrays(dtype=P.NUMPY_DTYPES[dtype])
-    content["a.weight"].flat[:4] = [0, -0.0, np.finfo(content["a.weight"].dtype).max, np.finfo(content["a.weight"].dtype).tiny]
+    content["a.weight"].flat[:4] = [
+        0,
+        -0.0,
+        np.finfo(content["a.weight"].dtype).max,
+        np.finfo(content["a.weight"].dtype).tiny,
+    ]
     tree = P.to_parameters(P.tree_map(lambda path, _: content[path], SPECS), dtype)
     P.save(tree, tmp_path / "w.safetensors", dtype)
     assert equal(load_file(tmp_path / "w.safetensors"), content)  # under the public names
@@ -162,12 +220,17 @@ def test_round_trip_is_exact(tmp_path, dtype):
 def test_numpy_trees_are_saved_too(tmp_path):
     content = arrays()
     P.save(P.tree_map(lambda path, _: content[path], SPECS), str(tmp_path / "w.safetensors"))
-    assert equal(load_file(tmp_path / "w.safetensors"), {k: v.astype(np.float16) for k, v in content.items()})
+    assert equal(
+        load_file(tmp_path / "w.safetensors"), {k: v.astype(np.float16) for k, v in content.items()}
+    )
 
 
 def test_half_precision_file_into_full_precision(write):
     content = arrays(dtype=np.float16)
-    assert equal(values(P.load([write(content)], SPECS)), {k: v.astype(np.float32) for k, v in content.items()})
+    assert equal(
+        values(P.load([write(content)], SPECS)),
+        {k: v.astype(np.float32) for k, v in content.items()},
+    )
 
 
 @pytest.mark.parametrize("stored", [np.float32, np.float64])
@@ -182,10 +245,21 @@ def test_wider_file_is_rounded_to_nearest(write, stored, dtype):
 def test_bf16_file(tmp_path, dtype):
     """A bfloat16 is the upper half of a float32; a float32 with nothing below is kept exactly."""
     content = {k: (v.view(np.uint32) & 0xFFFF0000).view(np.float32) for k, v in arrays().items()}
-    file = write_raw(tmp_path / "w.safetensors", {
-        k: ("BF16", v.shape, (v.view(np.uint32) >> 16).astype("<u2").tobytes()) for k, v in content.items()})
-    loaded = {k: v.astype(ms.float32).asnumpy() for k, v in P.flatten(P.load([file], SPECS, dtype)).items()}
-    want = {k: v.astype(np.float16).astype(np.float32) if dtype == "fp16" else v for k, v in content.items()}
+    file = write_raw(
+        tmp_path / "w.safetensors",
+        {
+            k: ("BF16", v.shape, (v.view(np.uint32) >> 16).astype("<u2").tobytes())
+            for k, v in content.items()
+        },
+    )
+    loaded = {
+        k: v.astype(ms.float32).asnumpy()
+        for k, v in P.flatten(P.load([file], SPECS, dtype)).items()
+    }
+    want = {
+        k: v.astype(np.float16).astype(np.float32) if dtype == "fp16" else v
+        for k, v in content.items()
+    }
     assert equal(loaded, want)
 
 
@@ -199,23 +273,39 @@ def test_several_files_give_the_same_tree(write, monkeypatch):
     assert equal(values(P.load(parts, SPECS)), whole) and equal(whole, content)
 
 
-# ---- older public files ----------------------------------------------------------------------------------------------
+# ---- older public files --------------------------------------------------------------------------
 
-@pytest.mark.parametrize("old, new", [
-    ("encoder.mid_block.attentions.0.query.weight", "encoder.mid_block.attentions.0.to_q.weight"),
-    ("decoder.mid_block.attentions.0.key.bias", "decoder.mid_block.attentions.0.to_k.bias"),
-    ("encoder.mid_block.attentions.0.value.weight", "encoder.mid_block.attentions.0.to_v.weight"),
-    ("decoder.mid_block.attentions.0.proj_attn.weight", "decoder.mid_block.attentions.0.to_out.0.weight"),
-    ("embeddings.token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
-    ("encoder.layers.3.mlp.fc1.bias", "text_model.encoder.layers.3.mlp.fc1.bias"),
-    ("final_layer_norm.weight", "text_model.final_layer_norm.weight"),
-    ("text_model.embeddings.position_ids", None), ("embeddings.position_ids", None),
-])
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        (
+            "encoder.mid_block.attentions.0.query.weight",
+            "encoder.mid_block.attentions.0.to_q.weight",
+        ),
+        ("decoder.mid_block.attentions.0.key.bias", "decoder.mid_block.attentions.0.to_k.bias"),
+        (
+            "encoder.mid_block.attentions.0.value.weight",
+            "encoder.mid_block.attentions.0.to_v.weight",
+        ),
+        (
+            "decoder.mid_block.attentions.0.proj_attn.weight",
+            "decoder.mid_block.attentions.0.to_out.0.weight",
+        ),
+        ("embeddings.token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
+        ("encoder.layers.3.mlp.fc1.bias", "text_model.encoder.layers.3.mlp.fc1.bias"),
+        ("final_layer_norm.weight", "text_model.final_layer_norm.weight"),
+        ("text_model.embeddings.position_ids", None),
+        ("embeddings.position_ids", None),
+    ],
+)
 def test_older_names(old, new):
     assert P.canonical(old) == new
 
 
-@pytest.mark.parametrize("specs", [unet.specs(UNetConfig()), vae.specs(VAEConfig()), clip.specs(TextConfig())])
+@pytest.mark.parametrize(
+    "specs", [unet.specs(UNetConfig()), vae.specs(VAEConfig()), clip.specs(TextConfig())]
+)
 def test_current_names_are_kept(specs):
     assert all(P.canonical(path) == path for path in P.flatten(specs))
 
@@ -227,17 +317,27 @@ def fixture(case, reader, specs):
 
 def test_text_encoder_without_prefix_and_with_position_ids(write):
     content, specs = fixture("clip_l", TextConfig, clip.specs)
-    older = {k.removeprefix("text_model."): v for k, v in content.items() if "position_ids" not in k}
+    older = {
+        k.removeprefix("text_model."): v for k, v in content.items() if "position_ids" not in k
+    }
     older["embeddings.position_ids"] = np.arange(77)[None]
-    assert equal(values(P.load([write(older)], specs)), values(P.load([write(content, "now")], specs)))
+    assert equal(
+        values(P.load([write(older)], specs)), values(P.load([write(content, "now")], specs))
+    )
 
 
 def test_vae_attention_as_1x1_convolutions(write):
-    """The original release stores the attention's matrices as [C, C, 1, 1] under the older names."""
+    """The original release stores the attention's matrices as [C, C, 1, 1] under the older
+    names."""
     content, specs = fixture("vae_legacy", VAEConfig, vae.specs)
-    older = {k: v[:, :, None, None] if ".attentions.0." in k and v.ndim == 2 else v for k, v in content.items()}
+    older = {
+        k: v[:, :, None, None] if ".attentions.0." in k and v.ndim == 2 else v
+        for k, v in content.items()
+    }
     assert sum(v.shape != content[k].shape for k, v in older.items()) == 8
-    assert equal(values(P.load([write(older)], specs)), values(P.load([write(content, "now")], specs)))
+    assert equal(
+        values(P.load([write(older)], specs)), values(P.load([write(content, "now")], specs))
+    )
 
 
 def test_a_1x1_convolution_is_no_linear_layer_elsewhere(write):
@@ -247,7 +347,8 @@ def test_a_1x1_convolution_is_no_linear_layer_elsewhere(write):
     refused(lambda: P.load([write(content)], SPECS), "a.weight", [2, 3, 1, 1], [2, 3])
 
 
-# ---- refusals --------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------
+
 
 def test_missing_leaf(write):
     content = arrays()
@@ -272,15 +373,26 @@ def test_leaf_given_twice(write):
     first, second = write(content, "1"), write({"a.bias": content["a.bias"]}, "2")
     refused(lambda: P.load([first, second], SPECS), "'a.bias'", "twice", second)
     specs = {"text_model.final_layer_norm": P.norm(3)}
-    both = {"text_model.final_layer_norm.weight": np.ones(3), "final_layer_norm.weight": np.ones(3),
-            "final_layer_norm.bias": np.ones(3)}
-    refused(lambda: P.load([write(both, "3")], specs), "text_model.final_layer_norm.weight", "twice")
+    both = {
+        "text_model.final_layer_norm.weight": np.ones(3),
+        "final_layer_norm.weight": np.ones(3),
+        "final_layer_norm.bias": np.ones(3),
+    }
+    refused(
+        lambda: P.load([write(both, "3")], specs), "text_model.final_layer_norm.weight", "twice"
+    )
 
 
 def test_all_problems_are_in_one_message(write):
-    content = arrays() | {"x": np.zeros(1), "a.weight": np.zeros((2, 4)), "a.bias": np.array([1, np.nan])}
+    content = arrays() | {
+        "x": np.zeros(1),
+        "a.weight": np.zeros((2, 4)),
+        "a.bias": np.array([1, np.nan]),
+    }
     del content["b.0.conv.bias"]
-    refused(lambda: P.load([write(content)], SPECS), "'x'", "'a.weight'", "'a.bias'", "b.0.conv.bias")
+    refused(
+        lambda: P.load([write(content)], SPECS), "'x'", "'a.weight'", "'a.bias'", "b.0.conv.bias"
+    )
     many = arrays() | {f"extra.{i}": np.zeros(1) for i in range(30)}
     refused(lambda: P.load([write(many)], SPECS), "'extra.0'", "22 more")
 
@@ -322,7 +434,9 @@ def test_double_beyond_single_precision(write):
     refused(lambda: P.load([write(content)], SPECS), "'a.bias'", "fp32")
 
 
-@pytest.mark.parametrize("stored, width", [("F8_E4M3", 1), ("F8_E5M2", 1), ("I8", 1), ("I64", 8), ("BOOL", 1)])
+@pytest.mark.parametrize(
+    "stored, width", [("F8_E4M3", 1), ("F8_E5M2", 1), ("I8", 1), ("I64", 8), ("BOOL", 1)]
+)
 def test_dtype_that_weights_do_not_have(tmp_path, stored, width):
     entries = {k: ("F32", v.shape, v.tobytes()) for k, v in arrays().items()}
     entries["a.bias"] = (stored, (2,), bytes(2 * width))
@@ -330,11 +444,31 @@ def test_dtype_that_weights_do_not_have(tmp_path, stored, width):
     refused(lambda: P.load([file], SPECS), file, "'a.bias'", stored)
 
 
-@pytest.mark.parametrize("damage", [
-    lambda raw: b"", lambda raw: raw[:5], lambda raw: raw[:40], lambda raw: raw[:-1], lambda raw: raw + b"\0",
-    lambda raw: b"PK\3\4" + raw, lambda raw: b"\xff" * 200, lambda raw: b"<!DOCTYPE html><html>404</html>",
-    lambda raw: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n",
-], ids=["empty", "no header", "half a header", "last byte", "more bytes", "pickle", "ones", "web page", "lfs pointer"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: b"",
+        lambda raw: raw[:5],
+        lambda raw: raw[:40],
+        lambda raw: raw[:-1],
+        lambda raw: raw + b"\0",
+        lambda raw: b"PK\3\4" + raw,
+        lambda raw: b"\xff" * 200,
+        lambda raw: b"<!DOCTYPE html><html>404</html>",
+        lambda raw: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n",
+    ],
+    ids=[
+        "empty",
+        "no header",
+        "half a header",
+        "last byte",
+        "more bytes",
+        "pickle",
+        "ones",
+        "web page",
+        "lfs pointer",
+    ],
+)
 def test_damaged_file(write, damage):
     file = write(arrays())
     file.write_bytes(damage(file.read_bytes()))
@@ -342,12 +476,16 @@ def test_damaged_file(write, damage):
 
 
 def test_file_that_is_not_there(tmp_path):
-    refused(lambda: P.load([tmp_path / "none.safetensors"], SPECS), tmp_path / "none.safetensors", "missing")
+    refused(
+        lambda: P.load([tmp_path / "none.safetensors"], SPECS),
+        tmp_path / "none.safetensors",
+        "missing",
+    )
     with pytest.raises(InputError, match=tmp_path.name):
         P.load([tmp_path], SPECS)
 
 
-# ---- memory ----------------------------------------------------------------------------------------------------------
+# ---- memory --------------------------------------------------------------------------------------
 
 MEMORY = """
 import sys
@@ -369,13 +507,21 @@ print(P.count(specs), before, peak_before, kib("VmHWM:"))
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("stored, dtype", [(np.float32, "fp32"), (np.float32, "fp16")])
 def test_peak_memory_of_loading(tmp_path, stored, dtype):
-    """At most 1.3 times the parameters, and 60 MB: neither the file nor a second copy of the tree is ever held."""
+    """At most 1.3 times the parameters, and 60 MB: neither the file nor a second copy of the tree
+    is ever held."""
     layers = 20  # 304 MB in fp32
     rows = np.arange(1900 * 2000, dtype=stored).reshape(2000, 1900) % 7
-    content = {f"layer.{i}.weight": rows for i in range(layers)} | {f"layer.{i}.bias": rows[:, 0].copy() for i in range(layers)}
+    content = {f"layer.{i}.weight": rows for i in range(layers)} | {
+        f"layer.{i}.bias": rows[:, 0].copy() for i in range(layers)
+    }
     save_file(content, tmp_path / "w.safetensors")
-    out = subprocess.run([sys.executable, "-c", MEMORY, tmp_path / "w.safetensors", str(layers), dtype], check=True,
-                         capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    out = subprocess.run(
+        [sys.executable, "-c", MEMORY, tmp_path / "w.safetensors", str(layers), dtype],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
     count, before, peak_before, peak = map(int, out.stdout.split())
     tree = count * np.dtype(P.NUMPY_DTYPES[dtype]).itemsize / 1024
     assert peak > max(peak_before, before + 0.9 * tree)  # it is the loading that is measured

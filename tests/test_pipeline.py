@@ -1,4 +1,5 @@
-"""diffedit_core.pipeline: the public pipeline's runs reproduced, its programs, then every refusal."""
+"""diffedit_core.pipeline: the public pipeline's runs reproduced, its programs, then every
+refusal."""
 
 import io
 import json
@@ -13,23 +14,44 @@ from PIL import Image
 from diffedit_core import pipeline as facade
 from diffedit_core import pipeline_inputs as inputs
 from diffedit_core.errors import InputError
-from diffedit_core.pipeline import (DDIMInverseScheduler, DDIMScheduler, StableDiffusionDiffEditPipeline, load_image,
-                                    make_image_grid)
+from diffedit_core.pipeline import (
+    DDIMInverseScheduler,
+    DDIMScheduler,
+    StableDiffusionDiffEditPipeline,
+    load_image,
+    make_image_grid,
+)
 
 FIXTURES = Path(__file__).parent / "fixtures" / "pipeline"
 CASES = sorted(path.stem for path in FIXTURES.glob("*.npz"))
-# Every shape of the UNet compiles for many seconds; these cases run it row by row, which is one shape for each size.
+# Every shape of the UNet compiles for many seconds; these cases run it row by row, which is one
+# shape for each size.
 ROW_BY_ROW = ("batch_2", "batch_2_guidance_1", "different_negatives")
-MASK_ARGUMENTS = ("source_prompt", "target_prompt", "source_negative_prompt", "target_negative_prompt", "num_inference_steps",
-                  "num_maps_per_mask", "mask_encode_strength", "mask_thresholding_ratio")
+MASK_ARGUMENTS = (
+    "source_prompt",
+    "target_prompt",
+    "source_negative_prompt",
+    "target_negative_prompt",
+    "num_inference_steps",
+    "num_maps_per_mask",
+    "mask_encode_strength",
+    "mask_thresholding_ratio",
+)
 GRID = dict(num_inference_steps=5, inpaint_strength=0.6)  # 3 steps
 STEPS = 3
-PROMPTS = dict(source_prompt="a bowl of fruits", target_prompt="a bowl of pears", num_inference_steps=5, num_maps_per_mask=2)
+PROMPTS = dict(
+    source_prompt="a bowl of fruits",
+    target_prompt="a bowl of pears",
+    num_inference_steps=5,
+    num_maps_per_mask=2,
+)
 
 
 @pytest.fixture(scope="module")
 def loaded():
-    return StableDiffusionDiffEditPipeline.from_pretrained(FIXTURES / "model", safety_checker=None, use_safetensors=True)
+    return StableDiffusionDiffEditPipeline.from_pretrained(
+        FIXTURES / "model", safety_checker=None, use_safetensors=True
+    )
 
 
 @pytest.fixture
@@ -40,11 +62,15 @@ def pipe(loaded):
 
 @pytest.fixture
 def row_by_row(pipe, monkeypatch):
-    """The same pipeline with a UNet that takes one latent at a time, so that a batch of any size needs no new graph."""
+    """The same pipeline with a UNet that takes one latent at a time, so that a batch of any size
+    needs no new graph."""
     predict = pipe.model.predict
 
     def predict_rows(latents, timestep, states):
-        return ms.ops.concat([predict(latents[i:i + 1], timestep, states[i:i + 1]) for i in range(len(latents))])
+        return ms.ops.concat(
+            [predict(latents[i : i + 1], timestep, states[i : i + 1]) for i in range(len(latents))]
+        )
+
     monkeypatch.setattr(pipe.model, "predict", predict_rows)
     return pipe
 
@@ -60,7 +86,9 @@ def checker(h=6, w=8):
 
 def inversion(seed=0, batch=1, steps=STEPS):
     """Latents such as invert gives, [B,L,4,6,8]."""
-    return ms.Tensor(np.random.default_rng(seed).standard_normal((batch, steps, 4, 6, 8)).astype(np.float32))
+    return ms.Tensor(
+        np.random.default_rng(seed).standard_normal((batch, steps, 4, 6, 8)).astype(np.float32)
+    )
 
 
 def close(actual, expected, tolerance):
@@ -71,6 +99,7 @@ def close(actual, expected, tolerance):
 
 
 # Parity
+
 
 @pytest.mark.parametrize("case", CASES)
 def test_public_run(case, request):
@@ -83,27 +112,46 @@ def test_public_run(case, request):
     image = [Image.fromarray(pixels) for pixels in run["images"]]
     grid = {k: o[k] for k in ("num_inference_steps", "inpaint_strength")}
 
-    mask = pipe.generate_mask(image=image, guidance_scale=o["mask_guidance_scale"], generator=generator,
-                              **{k: o[k] for k in MASK_ARGUMENTS})
+    mask = pipe.generate_mask(
+        image=image,
+        guidance_scale=o["mask_guidance_scale"],
+        generator=generator,
+        **{k: o[k] for k in MASK_ARGUMENTS},
+    )
     assert mask.dtype == np.int64 and np.array_equal(mask, run["mask"])
 
     inverse_steps, steps = [], []
     inverted = pipe.invert(
-        image=image, prompt=o["source_prompt"], negative_prompt=o["invert_negative_prompt"], generator=generator,
-        guidance_scale=o["invert_guidance_scale"], callback=lambda i, t, x: inverse_steps.append(t), **grid).latents
+        image=image,
+        prompt=o["source_prompt"],
+        negative_prompt=o["invert_negative_prompt"],
+        generator=generator,
+        guidance_scale=o["invert_guidance_scale"],
+        callback=lambda i, t, x: inverse_steps.append(t),
+        **grid,
+    ).latents
     assert inverse_steps == run["invert_timesteps"].tolist()
     close(inverted.asnumpy(), run["inverted_latents"], 2e-4)
 
     result = pipe(
-        prompt=o["target_prompt"], mask_image=mask, image_latents=inverted, negative_prompt=o["edit_negative_prompt"],
-        guidance_scale=o["edit_guidance_scale"], eta=o["eta"], output_type="np", generator=generator,
-        callback=lambda i, t, x: steps.append((t, x.asnumpy())), **grid).images
+        prompt=o["target_prompt"],
+        mask_image=mask,
+        image_latents=inverted,
+        negative_prompt=o["edit_negative_prompt"],
+        guidance_scale=o["edit_guidance_scale"],
+        eta=o["eta"],
+        output_type="np",
+        generator=generator,
+        callback=lambda i, t, x: steps.append((t, x.asnumpy())),
+        **grid,
+    ).images
     assert [t for t, _ in steps] == run["edit_timesteps"].tolist()
     close([x for _, x in steps], run["edit_latents"], 2e-4)
     assert abs(result - run["image"]).max() < 1e-3  # a quarter of a grey level
 
 
 # The public guide's program
+
 
 def test_guide_program(loaded):
     pipeline = StableDiffusionDiffEditPipeline(loaded.model)
@@ -114,11 +162,24 @@ def test_guide_program(loaded):
     pipeline.enable_vae_slicing()
 
     raw_image = load_image(picture()).resize((64, 48))
-    mask_image = pipeline.generate_mask(image=raw_image, source_prompt="a bowl of fruits", target_prompt="a basket of pears",
-                                        num_inference_steps=5, num_maps_per_mask=2, generator=0)
-    inv_latents = pipeline.invert(prompt="a bowl of fruits", image=raw_image, generator=0, **GRID).latents
-    output_image = pipeline(prompt="a basket of pears", mask_image=mask_image, image_latents=inv_latents,
-                            negative_prompt="a bowl of fruits", **GRID).images[0]
+    mask_image = pipeline.generate_mask(
+        image=raw_image,
+        source_prompt="a bowl of fruits",
+        target_prompt="a basket of pears",
+        num_inference_steps=5,
+        num_maps_per_mask=2,
+        generator=0,
+    )
+    inv_latents = pipeline.invert(
+        prompt="a bowl of fruits", image=raw_image, generator=0, **GRID
+    ).latents
+    output_image = pipeline(
+        prompt="a basket of pears",
+        mask_image=mask_image,
+        image_latents=inv_latents,
+        negative_prompt="a bowl of fruits",
+        **GRID,
+    ).images[0]
     mask_image = Image.fromarray((mask_image.squeeze() * 255).astype("uint8"), "L").resize((64, 48))
     grid = make_image_grid([raw_image, mask_image, output_image], rows=1, cols=3)
 
@@ -136,25 +197,39 @@ def test_generated_captions(pipe):
     assert each.shape == (3, 77, 12) and mean.shape == (1, 77, 12)
     close(mean.asnumpy()[0], each.asnumpy().mean(0), 1e-6)
     arguments = dict(image=picture(), num_inference_steps=5, num_maps_per_mask=2, generator=3)
-    by_states = pipe.generate_mask(target_prompt_embeds=pipe.encode_prompt("a cat"), source_prompt_embeds=mean, **arguments)
-    by_text = pipe.generate_mask(target_prompt="a cat", source_prompt_embeds=mean.asnumpy(), **arguments)
+    by_states = pipe.generate_mask(
+        target_prompt_embeds=pipe.encode_prompt("a cat"), source_prompt_embeds=mean, **arguments
+    )
+    by_text = pipe.generate_mask(
+        target_prompt="a cat", source_prompt_embeds=mean.asnumpy(), **arguments
+    )
     assert np.array_equal(by_states, by_text) and 0 < by_text.mean() < 1
     text = pipe.invert("a cat", picture(), generator=3, **GRID).latents.asnumpy()
-    states = pipe.invert(None, picture(), generator=3, prompt_embeds=pipe.encode_prompt("a cat"),
-                         negative_prompt_embeds=pipe.encode_prompt(""), **GRID).latents.asnumpy()
+    states = pipe.invert(
+        None,
+        picture(),
+        generator=3,
+        prompt_embeds=pipe.encode_prompt("a cat"),
+        negative_prompt_embeds=pipe.encode_prompt(""),
+        **GRID,
+    ).latents.asnumpy()
     assert np.array_equal(text, states)
 
 
 # What the arguments do
 
+
 def test_scheduler_swap_changes_the_run(pipe):
     def run():
         return pipe.invert("a cat", picture(), generator=1, **GRID).latents.asnumpy()
+
     before = run()
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
     trailing = run()  # invert follows the scheduler as long as it has no inverse of its own
     assert abs(trailing - before).max() > 0.1
-    pipe.inverse_scheduler = DDIMInverseScheduler.from_config(pipe.scheduler.config, timestep_spacing="leading")
+    pipe.inverse_scheduler = DDIMInverseScheduler.from_config(
+        pipe.scheduler.config, timestep_spacing="leading"
+    )
     assert np.array_equal(run(), before)
     with pytest.raises(TypeError, match="DDIMInverseScheduler"):
         pipe.inverse_scheduler = DDIMScheduler()
@@ -164,9 +239,17 @@ def test_scheduler_swap_changes_the_run(pipe):
 
 def test_scheduler_config(pipe):
     config = pipe.scheduler.config
-    assert config.prediction_type == config["prediction_type"] == dict(config)["prediction_type"] == "v_prediction"
+    assert (
+        config.prediction_type
+        == config["prediction_type"]
+        == dict(config)["prediction_type"]
+        == "v_prediction"
+    )
     assert DDIMScheduler.from_config(dict(config)).config == config
-    assert DDIMScheduler.from_config(config, prediction_type="epsilon").config.prediction_type == "epsilon"
+    assert (
+        DDIMScheduler.from_config(config, prediction_type="epsilon").config.prediction_type
+        == "epsilon"
+    )
     assert "trailing" in repr(DDIMInverseScheduler.from_config(config, timestep_spacing="trailing"))
     with pytest.raises(TypeError, match="from_config"):
         config["prediction_type"] = "epsilon"
@@ -188,16 +271,26 @@ def test_outside_of_the_mask_nothing_changes_but_by_the_deepest_level(pipe):
     assert abs(edited - background)[..., checker() == 1].max() > 0.01
 
 
-@pytest.mark.parametrize("form", ["array", "batch", "channel", "tensor", "list", "pil", "rgb", "large", "soft"])
+@pytest.mark.parametrize(
+    "form", ["array", "batch", "channel", "tensor", "list", "pil", "rgb", "large", "soft"]
+)
 def test_forms_of_a_mask(pipe, form):
     mask = checker()
     grey = Image.fromarray(np.uint8(255 * mask))
     given = {
-        "array": mask, "batch": mask[None], "channel": mask[None, None], "tensor": ms.Tensor(mask.astype(np.float32)),
-        "list": [mask], "pil": grey, "rgb": [grey.convert("RGB")], "large": grey.resize((64, 48), Image.Resampling.NEAREST),
+        "array": mask,
+        "batch": mask[None],
+        "channel": mask[None, None],
+        "tensor": ms.Tensor(mask.astype(np.float32)),
+        "list": [mask],
+        "pil": grey,
+        "rgb": [grey.convert("RGB")],
+        "large": grey.resize((64, 48), Image.Resampling.NEAREST),
         "soft": 0.4 + 0.2 * mask,
     }[form]
-    assert np.array_equal(inputs.mask_cells(given, 2, (6, 8), 8), np.stack([mask, mask]).astype(np.float32))
+    assert np.array_equal(
+        inputs.mask_cells(given, 2, (6, 8), 8), np.stack([mask, mask]).astype(np.float32)
+    )
 
 
 def test_forms_of_a_picture(pipe):
@@ -212,7 +305,9 @@ def test_forms_of_a_picture(pipe):
     assert pipe._pixels(picture(size=(71, 55))).shape == (1, 3, 48, 64)
     latents = np.random.default_rng(0).standard_normal((1, 4, 6, 8)).astype(np.float32)
     trail = pipe.invert("a cat", ms.Tensor(latents), **GRID).latents.asnumpy()
-    assert np.array_equal(trail, pipe.invert("a cat", ms.Tensor(latents), generator=1, **GRID).latents.asnumpy())
+    assert np.array_equal(
+        trail, pipe.invert("a cat", ms.Tensor(latents), generator=1, **GRID).latents.asnumpy()
+    )
 
 
 def test_seeds(pipe):
@@ -221,7 +316,10 @@ def test_seeds(pipe):
             return 5
 
     def clean(generator):  # the first level, which is the drawn latents and one step
-        return pipe.invert("a cat", picture(), generator=generator, num_inference_steps=5, inpaint_strength=0.2).latents.asnumpy()
+        return pipe.invert(
+            "a cat", picture(), generator=generator, num_inference_steps=5, inpaint_strength=0.2
+        ).latents.asnumpy()
+
     five = clean(5)
     of_mindspore = ms.Generator()
     of_mindspore.manual_seed(5)
@@ -247,30 +345,43 @@ def test_generators_per_picture(pipe):
 
 def test_map_batch_and_output(row_by_row):
     one = row_by_row.generate_mask(picture(), generator=2, **PROMPTS)
-    assert np.array_equal(one, row_by_row.generate_mask(picture(), generator=2, map_batch=2, **PROMPTS))
+    assert np.array_equal(
+        one, row_by_row.generate_mask(picture(), generator=2, map_batch=2, **PROMPTS)
+    )
     [pil] = row_by_row.generate_mask(picture(), generator=2, output_type="pil", **PROMPTS)
     assert pil.mode == "L" and np.array_equal(np.asarray(pil), 255 * one[0])
 
 
 def test_one_source_and_one_picture_serve_all_targets(row_by_row):
-    masks = row_by_row.generate_mask(picture(), **{**PROMPTS, "target_prompt": ["a bowl of pears", "a cat"]}, generator=2)
+    masks = row_by_row.generate_mask(
+        picture(), **{**PROMPTS, "target_prompt": ["a bowl of pears", "a cat"]}, generator=2
+    )
     assert masks.shape == (2, 6, 8)
-    latents = row_by_row.invert(["a cat", "a cat"], picture(), generator=2, **GRID).latents.asnumpy()
+    latents = row_by_row.invert(
+        ["a cat", "a cat"], picture(), generator=2, **GRID
+    ).latents.asnumpy()
     alone = row_by_row.invert("a cat", [picture()], generator=2, **GRID).latents.asnumpy()
     close(latents, np.concatenate([alone, alone]), 1e-5)
 
 
 def test_mask_without_guidance(pipe):
-    """With equal negatives the guided difference is (1-g) times the plain one, which the normalisation cancels."""
+    """With equal negatives the guided difference is (1-g) times the plain one, which the
+    normalisation cancels."""
     guided = pipe.generate_mask(picture(), generator=2, guidance_scale=5, **PROMPTS)
-    assert np.array_equal(guided, pipe.generate_mask(picture(), generator=2, guidance_scale=1, **PROMPTS))
-    assert np.array_equal(guided, pipe.generate_mask(picture(), generator=2, guidance_scale=0, **PROMPTS))
+    assert np.array_equal(
+        guided, pipe.generate_mask(picture(), generator=2, guidance_scale=1, **PROMPTS)
+    )
+    assert np.array_equal(
+        guided, pipe.generate_mask(picture(), generator=2, guidance_scale=0, **PROMPTS)
+    )
     assert 0 < guided.mean() < 1
 
 
 def test_identical_prompts_give_an_empty_mask(pipe):
     with pytest.warns(UserWarning, match="mask is empty"):
-        mask = pipe.generate_mask(picture(), **{**PROMPTS, "target_prompt": PROMPTS["source_prompt"]})
+        mask = pipe.generate_mask(
+            picture(), **{**PROMPTS, "target_prompt": PROMPTS["source_prompt"]}
+        )
     assert mask.shape == (1, 6, 8) and not mask.any()
 
 
@@ -280,18 +391,28 @@ def test_images_per_prompt(row_by_row):
     single = row_by_row(["a cat", "a dog"], **arguments).images.asnumpy()
     double = row_by_row(["a cat", "a dog"], num_images_per_prompt=2, **arguments).images.asnumpy()
     close(double, single.repeat(2, 0), 1e-5)  # each picture with its own mask and prompt
-    random = row_by_row(["a cat", "a dog"], num_images_per_prompt=2, eta=1.0, generator=0, **arguments).images.asnumpy()
+    random = row_by_row(
+        ["a cat", "a dog"], num_images_per_prompt=2, eta=1.0, generator=0, **arguments
+    ).images.asnumpy()
     assert abs(random[0] - random[1]).max() > 0.1
-    flat = row_by_row(["a cat", "a dog"], masks, latents.reshape(-1, 4, 6, 8), output_type="latent", **GRID).images.asnumpy()
+    flat = row_by_row(
+        ["a cat", "a dog"], masks, latents.reshape(-1, 4, 6, 8), output_type="latent", **GRID
+    ).images.asnumpy()
     assert np.array_equal(flat, single)
-    listed = row_by_row(["a cat", "a dog"], masks, [latents[:1], latents[1:]], output_type="latent", **GRID).images.asnumpy()
+    listed = row_by_row(
+        ["a cat", "a dog"], masks, [latents[:1], latents[1:]], output_type="latent", **GRID
+    ).images.asnumpy()
     assert np.array_equal(listed, single)
 
 
 def test_outputs(pipe):
-    latents, images = pipe.invert("a cat", picture(), decode_latents=True, generator=1, return_dict=False, **GRID)
+    latents, images = pipe.invert(
+        "a cat", picture(), decode_latents=True, generator=1, return_dict=False, **GRID
+    )
     assert len(images) == STEPS and {i.size for i in images} == {(64, 48)}
-    arrays = pipe.invert("a cat", picture(), decode_latents=True, generator=1, output_type="np", **GRID).images
+    arrays = pipe.invert(
+        "a cat", picture(), decode_latents=True, generator=1, output_type="np", **GRID
+    ).images
     assert arrays.shape == (STEPS, 48, 64, 3) and arrays.min() >= 0 and arrays.max() <= 1
     assert abs(np.stack(images) / 255 - arrays).max() <= 0.5 / 255 + 1e-6
     arguments = dict(prompt="a dog", mask_image=checker(), image_latents=latents, **GRID)
@@ -306,6 +427,7 @@ def test_callbacks(pipe):
 
     def callback(step, timestep, latents):
         seen.append((step, timestep, latents.shape))
+
     pipe.invert("a cat", picture(), callback=callback, callback_steps=2, **GRID)
     assert seen == [(0, 1, (1, 4, 6, 8)), (2, 401, (1, 4, 6, 8))]
     seen.clear()
@@ -316,6 +438,7 @@ def test_callbacks(pipe):
 def test_tiling(pipe):
     def run():
         return pipe("a dog", checker(), inversion(), output_type="np", **GRID).images
+
     whole = run()
     pipe.enable_vae_tiling()
     close(run(), whole, 1e-6)  # smaller than one tile
@@ -335,7 +458,10 @@ def test_progress_bar(pipe):
     text = io.StringIO()
     pipe.set_progress_bar_config(disable=False, file=text, mininterval=0)
     pipe("a dog", checker(), inversion(), clip_skip=1, **GRID)
-    assert f"{STEPS}/{STEPS}" in text.getvalue() and "compiling text_encoder without 1" in text.getvalue()
+    assert (
+        f"{STEPS}/{STEPS}" in text.getvalue()
+        and "compiling text_encoder without 1" in text.getvalue()
+    )
     with pipe.progress_bar(total=7) as bar:
         bar.update()
     assert "1/7" in text.getvalue()
@@ -353,8 +479,12 @@ def test_silent_without_a_terminal(pipe, capfd):
 def test_clip_skip(pipe):
     whole, cut = (pipe.encode_prompt("a cat", clip_skip=skip).asnumpy() for skip in (None, 1))
     assert whole.shape == cut.shape and abs(whole - cut).max() > 0.01
-    edited = [pipe("a cat", checker(), inversion(), output_type="latent", clip_skip=skip, **GRID).images.asnumpy()
-              for skip in (None, 1)]
+    edited = [
+        pipe(
+            "a cat", checker(), inversion(), output_type="latent", clip_skip=skip, **GRID
+        ).images.asnumpy()
+        for skip in (None, 1)
+    ]
     assert not np.array_equal(*edited)
 
 
@@ -362,12 +492,15 @@ def test_offload_keeps_one_component_on_the_device(pipe, monkeypatch):
     device, moves = {}, []
 
     def owner(weights):
-        return next(name for name, graph in pipe.model.graphs.items() if graph.params is weights).split("_")[0]
+        return next(
+            name for name, graph in pipe.model.graphs.items() if graph.params is weights
+        ).split("_")[0]
 
     def move(method, weights):
         if weights is not None:
             moves.append((method, owner(weights)))
             device[owner(weights)] = method == "_load"
+
     monkeypatch.setattr(facade.ms, "get_context", lambda key: "Ascend")
     monkeypatch.setattr(pipe, "_move", move)
     run = pipe.model._run
@@ -401,7 +534,11 @@ TEXT = [  # for each prompt of the interface: (arguments without their prefix, e
     (dict(prompt="a", negative_prompt="b", negative_prompt_embeds=STATES), ValueError, "not both"),
     (dict(prompt="a", negative_prompt=["b"]), TypeError, "two of a kind"),
     (dict(prompt=["a", "b"], negative_prompt=["c"]), ValueError, "another number"),
-    (dict(prompt_embeds=STATES, negative_prompt_embeds=STATES[:, :5]), ValueError, "differ in shape"),
+    (
+        dict(prompt_embeds=STATES, negative_prompt_embeds=STATES[:, :5]),
+        ValueError,
+        "differ in shape",
+    ),
     (dict(prompt_embeds=STATES[:, :, :5]), ValueError, "77"),
 ]
 
@@ -410,6 +547,7 @@ TEXT = [  # for each prompt of the interface: (arguments without their prefix, e
 def test_refused_prompts(pipe, arguments, error, words):
     def prefixed(prefix):
         return {prefix + key: value for key, value in arguments.items()}
+
     with pytest.raises(error, match=words):
         pipe.generate_mask(picture(), source_prompt="a", **prefixed("target_"))
     with pytest.raises(error, match=words):
@@ -496,11 +634,19 @@ def test_refused(pipe, method, arguments, changes, words):
 
 
 def test_regularised_inversion_draws_its_rolls_from_the_generator(pipe):
-    """The same seed gives the same latents, another one others, and without regularisation they are others again."""
-    given = dict(prompt="a", image=ms.Tensor(inversion().asnumpy()[:, 0]), num_inference_steps=5, guidance_scale=1.0)
+    """The same seed gives the same latents, another one others, and without regularisation they are
+    others again."""
+    given = dict(
+        prompt="a",
+        image=ms.Tensor(inversion().asnumpy()[:, 0]),
+        num_inference_steps=5,
+        guidance_scale=1.0,
+    )
     own = dict(num_reg_steps=2, num_auto_corr_rolls=2, lambda_auto_corr=5.0, lambda_kl=2.0)
-    first, again, other, plain = (pipe.invert(generator=seed, **given, **more).latents.asnumpy()
-                                  for seed, more in ((1, own), (1, own), (2, own), (1, {})))
+    first, again, other, plain = (
+        pipe.invert(generator=seed, **given, **more).latents.asnumpy()
+        for seed, more in ((1, own), (1, own), (2, own), (1, {}))
+    )
     assert np.array_equal(first, again) and np.isfinite(first).all()
     assert np.abs(first - plain).max() > 1e-3 and np.abs(first - other).max() > 1e-6
 
@@ -515,16 +661,23 @@ def test_refused_otherwise(pipe):
         pipe(latents=inversion(), **EDIT)
 
 
-@pytest.mark.parametrize("arguments, error, words", [
-    (dict(safety_checker=object()), InputError, "safety checker"),
-    (dict(use_safetensors=False), InputError, "safetensors"),
-    (dict(variant="ema"), InputError, "variant"),
-    (dict(mindspore_dtype="int8"), InputError, "int8"),
-    (dict(mindspore_dtype=ms.float32, torch_dtype=ms.float16), InputError, "the same as mindspore_dtype"),
-    (dict(mindspore_dtype=ms.bfloat16), InputError, "bf16"),
-    (dict(kernels="cuda"), InputError, "cuda"),
-    (dict(custom_pipeline="other"), TypeError, "custom_pipeline"),
-])
+@pytest.mark.parametrize(
+    "arguments, error, words",
+    [
+        (dict(safety_checker=object()), InputError, "safety checker"),
+        (dict(use_safetensors=False), InputError, "safetensors"),
+        (dict(variant="ema"), InputError, "variant"),
+        (dict(mindspore_dtype="int8"), InputError, "int8"),
+        (
+            dict(mindspore_dtype=ms.float32, torch_dtype=ms.float16),
+            InputError,
+            "the same as mindspore_dtype",
+        ),
+        (dict(mindspore_dtype=ms.bfloat16), InputError, "bf16"),
+        (dict(kernels="cuda"), InputError, "cuda"),
+        (dict(custom_pipeline="other"), TypeError, "custom_pipeline"),
+    ],
+)
 def test_refused_loading(arguments, error, words):
     with pytest.raises(error, match=words):
         StableDiffusionDiffEditPipeline.from_pretrained(FIXTURES / "model", **arguments)
@@ -534,7 +687,9 @@ def test_loading(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         StableDiffusionDiffEditPipeline.from_pretrained(tmp_path / "nowhere")
     for dtype in (ms.float16, "float16", "torch.float16", "fp16"):
-        pipe = StableDiffusionDiffEditPipeline.from_pretrained(FIXTURES / "model", torch_dtype=dtype, variant="fp16")
+        pipe = StableDiffusionDiffEditPipeline.from_pretrained(
+            FIXTURES / "model", torch_dtype=dtype, variant="fp16"
+        )
         assert pipe.model.dtype == "fp16" and pipe.inverse_scheduler is None
     pipe.disable_model_cpu_offload()  # nothing was enabled
     assert pipe.vae_scale_factor == 8

@@ -1,4 +1,5 @@
-"""Every command of README.md is what it says: the first one runs, the second is what the gate runs."""
+"""Every command of README.md is what it says: the first one runs, the second is what the gate
+runs."""
 
 import re
 import shlex
@@ -15,7 +16,12 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def block(mark):
-    return re.search(rf"<!-- {mark} -->\n```sh\n(.*?)```\n<!-- end -->", TEXT, re.S).group(1).strip().splitlines()
+    return (
+        re.search(rf"<!-- {mark} -->\n```sh\n(.*?)```\n<!-- end -->", TEXT, re.S)
+        .group(1)
+        .strip()
+        .splitlines()
+    )
 
 
 def test_first_command_edits_the_picture(tmp_path, monkeypatch, capsys):
@@ -33,7 +39,9 @@ def test_first_command_edits_the_picture(tmp_path, monkeypatch, capsys):
     share = (np.asarray(Image.open("mask.png")) > 127).mean()
     assert 0.05 < share < 0.5, "the mask is the bowl, neither nothing nor everything"
     shown = Image.open(ROOT / re.search(r"!\[.*?\]\((.*?)\)", TEXT).group(1))
-    assert Image.open("grid.png").size == shown.size, "README shows the grid that this command makes"
+    assert (
+        Image.open("grid.png").size == shown.size
+    ), "README shows the grid that this command makes"
 
 
 def test_second_command_runs_these_tests():
@@ -45,7 +53,14 @@ def test_python_examples_are_right(tmp_path, monkeypatch):
     assert len(examples) == 2
     monkeypatch.chdir(tmp_path)
     for code in examples:
-        exec(compile(code.replace("diffedit_core/assets", str(ROOT / "diffedit_core/assets")), "README.md", "exec"), {})
+        exec(
+            compile(
+                code.replace("diffedit_core/assets", str(ROOT / "diffedit_core/assets")),
+                "README.md",
+                "exec",
+            ),
+            {},
+        )
     assert Image.open("lemons.png").size == (128, 128)
 
 
@@ -56,7 +71,9 @@ def test_named_files_exist():
 
 def test_flags_exist():
     known = cli.parser()._subparsers._group_actions[0].choices["edit"]._option_string_actions
-    convert = converter.parser()._subparsers._group_actions[0].choices["convert"]._option_string_actions
+    convert = (
+        converter.parser()._subparsers._group_actions[0].choices["convert"]._option_string_actions
+    )
     weights = re.search(r"(?s)## Weights in other files.*?\n## ", TEXT)[0]
     for written, flags in ((TEXT.replace(weights, ""), known), (weights, convert)):
         for flag in set(re.findall(r"(--[a-z][a-z-]+)", written)) - {"--help"}:

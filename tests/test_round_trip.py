@@ -1,7 +1,8 @@
-"""Inversion and decoding with the shipped model: what the closed forms promise holds for a real UNet too.
+"""Inversion and decoding with the shipped model: what the closed forms promise holds for a real
+UNet too.
 
-Profile "ci" takes the 50 steps of the claim and the slower ways; the default takes 10. Those laws of tests/laws.py that
-depend on no closed form are checked with the shipped UNet as well.
+Profile "ci" takes the 50 steps of the claim and the slower ways; the default takes 10. Those laws
+of tests/laws.py that depend on no closed form are checked with the shipped UNet as well.
 """
 
 import functools
@@ -36,26 +37,46 @@ def start():
 
 @functools.lru_cache(maxsize=None)
 def round_trip(guidance, **way):
-    """(relative error of the latents in root mean squares, notes) after 0.8 STEPS steps up and down."""
+    """(relative error of the latents in root mean squares, notes) after 0.8 STEPS steps up and
+    down."""
     model, latents, states, empty = start()
     kind, negative = model.configs.scheduler.prediction_type, None if guidance == 1 else empty
     levels, depth = S.levels(model.configs.scheduler, STEPS), int(0.8 * STEPS)
-    trail = D.invert_states(model.predict, latents, levels, depth, states, negative, guidance, kind, **way)
+    trail = D.invert_states(
+        model.predict, latents, levels, depth, states, negative, guidance, kind, **way
+    )
     everywhere = ms.Tensor(np.ones((1, *latents.shape[2:]), np.float32))
-    back = D.decode_states(model.predict, trail, everywhere, levels, states, negative, guidance, kind,
-                           integrator=way.get("integrator", "ddim")).asnumpy()
+    back = D.decode_states(
+        model.predict,
+        trail,
+        everywhere,
+        levels,
+        states,
+        negative,
+        guidance,
+        kind,
+        integrator=way.get("integrator", "ddim"),
+    ).asnumpy()
     x0 = latents.asnumpy()
-    return np.sqrt(((back - x0) ** 2).mean() / (x0 ** 2).mean()), [s.note for s in trail if s.note is not None]
+    return np.sqrt(((back - x0) ** 2).mean() / (x0**2).mean()), [
+        s.note for s in trail if s.note is not None
+    ]
 
 
 class UNet(laws.Field):
-    """The shipped UNet as the denoiser of a law's example; its `name` is the sentence that it is told."""
+    """The shipped UNet as the denoiser of a law's example; its `name` is the sentence that it is
+    told."""
 
     def eps(self, x, alpha):
         model, config = start()[0], start()[0].configs.scheduler
         timestep = int(np.abs(S.alphas_cumprod(config) - alpha).argmin())
         states = ms.ops.concat([text_states(self.name)] * len(x))
-        return S.denoised(model.predict(ms.Tensor(x), timestep, states).asnumpy(), x, alpha, config.prediction_type)[1]
+        return S.denoised(
+            model.predict(ms.Tensor(x), timestep, states).asnumpy(),
+            x,
+            alpha,
+            config.prediction_type,
+        )[1]
 
 
 @functools.lru_cache(maxsize=None)
@@ -63,11 +84,15 @@ def text_states(sentence):
     return start()[0].encode_prompts([sentence])
 
 
-unets = st.builds(UNet, st.sampled_from(("", SENTENCE, "two lemons on a plate on green grass")), st.just(None))
+unets = st.builds(
+    UNet, st.sampled_from(("", SENTENCE, "two lemons on a plate on green grass")), st.just(None)
+)
 unet_latents = strategies.latents(shape=(1, 4, 16, 16), dtype=np.float32)
 level_pairs = strategies.alpha_pairs.map(lambda pair: tuple(sorted(pair, reverse=True)))
 EXAMPLES = {
-    "identity": st.builds(laws.Step, strategies.alphas.map(lambda alpha: (alpha, alpha)), unets, unet_latents),
+    "identity": st.builds(
+        laws.Step, strategies.alphas.map(lambda alpha: (alpha, alpha)), unets, unet_latents
+    ),
     "purity": st.builds(laws.Journey, level_pairs, unets, unet_latents),
     "asks_at_its_own_levels": st.builds(laws.Journey, level_pairs, unets, unet_latents),
 }
@@ -77,13 +102,17 @@ EXAMPLES = {
 @pytest.mark.parametrize("integrator", ("ddim", "dpmpp_2m", "edict", "belm"))
 def test_laws_hold_for_the_shipped_unet(integrator, law):
     assert (integrator, law) not in EXCEPTIONS
-    found = counterexample(laws.LAWS[law]._replace(examples=EXAMPLES[law], cost=10), OURS[integrator])
+    found = counterexample(
+        laws.LAWS[law]._replace(examples=EXAMPLES[law], cost=10), OURS[integrator]
+    )
     assert found is None, in_words(found)
 
 
 @pytest.mark.parametrize("integrator", ("edict", "belm"))
 def test_exact_integrators_return_in_float32_with_guidance(integrator):
-    assert round_trip(7.5, integrator=integrator)[0] < 1e-3 < 0.1 < round_trip(7.5)[0], "and DDIM does not"
+    assert (
+        round_trip(7.5, integrator=integrator)[0] < 1e-3 < 0.1 < round_trip(7.5)[0]
+    ), "and DDIM does not"
 
 
 @pytest.mark.skipif(not WHOLE, reason="300 evaluations of the UNet: profile ci only")
@@ -110,9 +139,27 @@ def test_more_steps_return_nearer():
         for n in (10, 40):
             levels = S.levels(model.configs.scheduler, n)
             kind = model.configs.scheduler.prediction_type
-            trail = D.invert_states(model.predict, latents, levels, n // 2, states, prediction_type=kind, integrator=integrator)
-            back = D.decode_states(model.predict, trail, ms.Tensor(np.ones((1, *latents.shape[2:]), np.float32)), levels, states,
-                                   prediction_type=kind, integrator=integrator)
+            trail = D.invert_states(
+                model.predict,
+                latents,
+                levels,
+                n // 2,
+                states,
+                prediction_type=kind,
+                integrator=integrator,
+            )
+            back = D.decode_states(
+                model.predict,
+                trail,
+                ms.Tensor(np.ones((1, *latents.shape[2:]), np.float32)),
+                levels,
+                states,
+                prediction_type=kind,
+                integrator=integrator,
+            )
             errors[integrator, n] = float(((back - latents) ** 2).mean().sqrt().asnumpy())
-    assert errors["ddim", 40] < errors["ddim", 10] / 2 and errors["dpmpp_2m", 40] < errors["dpmpp_2m", 10] / 2
+    assert (
+        errors["ddim", 40] < errors["ddim", 10] / 2
+        and errors["dpmpp_2m", 40] < errors["dpmpp_2m", 10] / 2
+    )
     assert errors["dpmpp_2m", 40] < errors["ddim", 40]

@@ -20,7 +20,8 @@ FIXTURE = json.loads((FIXTURES / "ids.json").read_text(encoding="utf-8"))
 WHITESPACE = " \t\n\r\x0b\x0c\x85\xa0\u1680\u2000\u2009\u2028\u2029\u202f\u205f\u3000"
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-# Without "<" a prompt cannot spell a special token; hypothesis tries the string constants of the code under test.
+# Without "<" a prompt cannot spell a special token; hypothesis tries the string constants of the
+# code under test.
 plain_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<"), max_size=60)
 ascii_text = st.text(st.characters(max_codepoint=127, exclude_characters="<"), max_size=60)
 word_lists = st.lists(st.text("abcXYZ019!'.é日", min_size=1, max_size=5), min_size=1, max_size=6)
@@ -38,8 +39,8 @@ def body(tokenizer, text):
     """The ids between bos and the last eos that is not padding."""
     row = encode(tokenizer, text)[0].tolist()
     if tokenizer.pad == tokenizer.eos:
-        return row[1:row.index(tokenizer.eos)]
-    return row[1:len(row) - row[::-1].index(tokenizer.eos) - 1]
+        return row[1 : row.index(tokenizer.eos)]
+    return row[1 : len(row) - row[::-1].index(tokenizer.eos) - 1]
 
 
 @pytest.fixture
@@ -63,6 +64,7 @@ def tokenizer(request, pads):
 
 # Laws
 
+
 @settings(max_examples=200, deadline=None)
 @given(text=plain_text)
 @pytest.mark.filterwarnings("ignore:the prompt has")
@@ -72,7 +74,7 @@ def test_a_row_is_bos_tokens_eos_padding(tokenizer, text):
     row = ids[0].tolist()
     assert row[0] == tokenizer.bos
     end = row.index(tokenizer.eos)
-    assert set(row[end + 1:]) <= {tokenizer.pad}
+    assert set(row[end + 1 :]) <= {tokenizer.pad}
     assert tokenizer.bos not in row[1:]
 
 
@@ -112,19 +114,21 @@ def test_a_shorter_row_keeps_the_first_tokens(tmp_path_factory, pads, text, leng
     edit(folder, "tokenizer_config.json", model_max_length=length)
     short = load(folder)
     assert encode(short, text).shape == (1, length)
-    assert body(short, text) == body(pads["!"], text)[:length - 2]
+    assert body(short, text) == body(pads["!"], text)[: length - 2]
 
 
 def test_the_two_paddings_differ_only_where_a_prompt_has_an_exclamation_mark(pads):
     sd2, sd1 = pads["!"], pads[END]
     assert (sd2.pad, sd1.pad) == (0, sd1.eos) and sd1.eos == sd2.eos
     assert body(sd2, "a cat, a dog") == body(sd1, "a cat, a dog")
-    # SD 2.x: "!" is a special token with the padding's id; SD 1.x: an ordinary character that ends a word.
+    # SD 2.x: "!" is a special token with the padding's id; SD 1.x: an ordinary character that ends
+    # a word.
     assert body(sd2, "cat!!") == body(sd2, "cat") + [0, 0]
     assert body(sd1, "cat!!")[-1] != 0
 
 
 # Parity with transformers
+
 
 @pytest.mark.filterwarnings("ignore:the prompt has")
 @pytest.mark.parametrize("pad", ["!", END])
@@ -149,31 +153,59 @@ def test_a_lone_tokenizer_json_gives_the_same_ids(folder, pads, merge):
     assert np.array_equal(encode(load(folder), texts), encode(pads["!"], texts))
 
 
-ANY_CASE = {"content": END, "lstrip": False, "rstrip": False, "single_word": False, "normalized": True}
+ANY_CASE = {
+    "content": END,
+    "lstrip": False,
+    "rstrip": False,
+    "single_word": False,
+    "normalized": True,
+}
 
 
 @pytest.mark.parametrize("normalized", [True, False])
 @pytest.mark.parametrize("layout", ["map", "decoder", "added", "config"])
-def test_the_normalized_flag_decides_whether_a_special_token_may_be_upper_case(folder, layout, normalized):
+def test_the_normalized_flag_decides_whether_a_special_token_may_be_upper_case(
+    folder, layout, normalized
+):
     token = ANY_CASE | {"normalized": normalized}
     if layout == "map":
         edit(folder, "special_tokens_map.json", eos_token=token, unk_token=token)
     if layout == "decoder":
-        edit(folder, "tokenizer_config.json", added_tokens_decoder={"1413": token | {"special": True}})
+        edit(
+            folder,
+            "tokenizer_config.json",
+            added_tokens_decoder={"1413": token | {"special": True}},
+        )
     if layout == "added":
-        (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": [token | {"id": 1413}]}), encoding="utf-8")
+        (folder / "tokenizer.json").write_text(
+            json.dumps({"added_tokens": [token | {"id": 1413}]}), encoding="utf-8"
+        )
     if layout == "config":
         (folder / "special_tokens_map.json").unlink()
-        edit(folder, "tokenizer_config.json", eos_token=token, unk_token=token | {"__type": "AddedToken"})
+        edit(
+            folder,
+            "tokenizer_config.json",
+            eos_token=token,
+            unk_token=token | {"__type": "AddedToken"},
+        )
     tokenizer = load(folder)
     split = body(tokenizer, "a " + END.upper() + " b")
     assert (split == body(tokenizer, "a") + [tokenizer.eos] + body(tokenizer, "b")) == normalized
 
 
-@pytest.mark.parametrize("tokens, upper_case", [
-    ({"unk_token": ANY_CASE, "pad_token": END}, False),  # any case, any case, exact: the last wins
-    ({"eos_token": END, "unk_token": ANY_CASE, "pad_token": END}, True),  # exact, any case; the repeat is not counted
-])
+@pytest.mark.parametrize(
+    "tokens, upper_case",
+    [
+        (
+            {"unk_token": ANY_CASE, "pad_token": END},
+            False,
+        ),  # any case, any case, exact: the last wins
+        (
+            {"eos_token": END, "unk_token": ANY_CASE, "pad_token": END},
+            True,
+        ),  # exact, any case; the repeat is not counted
+    ],
+)
 def test_of_special_tokens_with_one_text_the_last_new_one_wins(folder, tokens, upper_case):
     """As in transformers, which registers bos, eos, unk, pad in this order."""
     edit(folder, "special_tokens_map.json", **tokens)
@@ -182,6 +214,7 @@ def test_of_special_tokens_with_one_text_the_last_new_one_wins(folder, tokens, u
 
 
 # Truncation and settings
+
 
 def test_a_long_prompt_warns_with_the_text_it_drops(tokenizer):
     text = "The \n " * 73 + "1 2  Big CATS, and\tcafe\u0301s"
@@ -209,12 +242,15 @@ def test_an_unset_max_length_is_77(folder, value):
 
 def test_special_tokens_default_to_those_of_clip(folder):
     (folder / "special_tokens_map.json").unlink()
-    edit(folder, "tokenizer_config.json", bos_token=..., eos_token=..., unk_token=..., pad_token=...)
+    edit(
+        folder, "tokenizer_config.json", bos_token=..., eos_token=..., unk_token=..., pad_token=...
+    )
     tokenizer = load(folder)
     assert (tokenizer.bos, tokenizer.eos, tokenizer.pad) == (1412, 1413, 1413)
 
 
 # Errors
+
 
 def write(name, text):
     return lambda folder: (folder / name).write_text(text, encoding="utf-8")
@@ -228,6 +264,7 @@ def config(**changes):
     def change(folder):
         remove("special_tokens_map.json")(folder)
         edit(folder, "tokenizer_config.json", **changes)
+
     return change
 
 
@@ -236,15 +273,30 @@ BROKEN = {
     "no configuration": (remove("tokenizer_config.json"), "tokenizer_config.json is missing"),
     "no vocabulary": (remove("vocab.json"), "no vocab.json and no tokenizer.json"),
     "no merges": (remove("merges.txt"), "no merges.txt and no tokenizer.json"),
-    "neither": (remove("vocab.json", "merges.txt"), "no vocab.json and merges.txt and no tokenizer.json"),
+    "neither": (
+        remove("vocab.json", "merges.txt"),
+        "no vocab.json and merges.txt and no tokenizer.json",
+    ),
     "vocabulary not JSON": (write("vocab.json", '{"a": 0,'), "vocab.json is missing or unreadable"),
     "vocabulary not an object": (write("vocab.json", '["a"]'), "vocab.json .*not a JSON object"),
     "vocabulary without ids": (write("vocab.json", '{"a": "0"}'), "must map tokens to ids"),
     "vocabulary of negative ids": (write("vocab.json", '{"a": -1}'), "must map tokens to ids"),
-    "configuration not JSON": (write("tokenizer_config.json", "pad: !"), "tokenizer_config.json is missing or unread"),
-    "map not JSON": (write("special_tokens_map.json", ""), "special_tokens_map.json is missing or unreadable"),
-    "configuration not UTF-8": (lambda f: (f / "tokenizer_config.json").write_bytes(b"\xff"), "unreadable"),
-    "merge of three": (write("merges.txt", "#version: 0.2\ni n\nt h e\n"), "merges.txt: merge 2 't h e'"),
+    "configuration not JSON": (
+        write("tokenizer_config.json", "pad: !"),
+        "tokenizer_config.json is missing or unread",
+    ),
+    "map not JSON": (
+        write("special_tokens_map.json", ""),
+        "special_tokens_map.json is missing or unreadable",
+    ),
+    "configuration not UTF-8": (
+        lambda f: (f / "tokenizer_config.json").write_bytes(b"\xff"),
+        "unreadable",
+    ),
+    "merge of three": (
+        write("merges.txt", "#version: 0.2\ni n\nt h e\n"),
+        "merges.txt: merge 2 't h e'",
+    ),
     "merge of one": (write("merges.txt", "#version: 0.2\nin\n"), "merges.txt: merge 1 'in'"),
     "merge of unknown": (write("merges.txt", "#version: 0.2\ni ☃\n"), "merges.txt: merge 1 'i ☃'"),
     "merge to unknown": (write("merges.txt", "#version: 0.2\nq x\n"), "merges.txt: merge 1 'q x'"),
@@ -252,9 +304,18 @@ BROKEN = {
     "unknown eos": (config(eos_token={"content": "</s>"}), "'</s>' is not in the vocabulary"),
     "pad of no type": (config(pad_token=0.5), "pad_token = 0.5 must be"),
     "pad without text": (config(pad_token={"lstrip": False}), "pad_token = .* must be"),
-    "unknown added token": (config(added_tokens_decoder={"9": {"content": "<sks>"}}), "'<sks>' is not in"),
-    "unknown added token, older layout": (write("added_tokens.json", '{"<sks>": 9}'), "'<sks>' is not in"),
-    "extra tokens": (config(additional_special_tokens=["<a>"]), "additional_special_tokens = .* not supported"),
+    "unknown added token": (
+        config(added_tokens_decoder={"9": {"content": "<sks>"}}),
+        "'<sks>' is not in",
+    ),
+    "unknown added token, older layout": (
+        write("added_tokens.json", '{"<sks>": 9}'),
+        "'<sks>' is not in",
+    ),
+    "extra tokens": (
+        config(additional_special_tokens=["<a>"]),
+        "additional_special_tokens = .* not supported",
+    ),
     "padding on the left": (config(padding_side="left"), "padding_side = 'left' is not supported"),
     "no room": (config(model_max_length=1), "model_max_length = 1 must be"),
     "length of no type": (config(model_max_length="77"), "model_max_length = '77' must be"),

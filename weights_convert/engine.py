@@ -1,10 +1,12 @@
 """One engine for all tables: each leaf of the model to its key in a file.
 
-A table is data: rules (pattern of a leaf, target, layout). A leaf is named "component/path"; the target is the key that holds
-it, filled with the pattern's groups and with the numbers that the table computes from them. A leaf may have several targets
-where files use older names; exactly one of them must be there. Reading and writing use the same table.
+A table is data: rules (pattern of a leaf, target, layout). A leaf is named "component/path"; the
+target is the key that holds it, filled with the pattern's groups and with the numbers that the
+table computes from them. A leaf may have several targets where files use older names; exactly one
+of them must be there. Reading and writing use the same table.
 
-Laws (tests): every source key belongs to exactly one leaf, part, drop or group; every leaf has exactly one source.
+Laws (tests): every source key belongs to exactly one leaf, part, drop or group; every leaf has
+exactly one source.
 """
 
 import re
@@ -16,7 +18,8 @@ from .tensors import FLOATS, count
 
 
 class Rule(NamedTuple):
-    """Layout: "same"; "1x1", a linear weight stored as a convolution; "part k/n", one of n stacked on the first dimension."""
+    """Layout: "same"; "1x1", a linear weight stored as a convolution; "part k/n", one of n stacked
+    on the first dimension."""
 
     pattern: str
     target: str
@@ -68,7 +71,8 @@ def part(layout):
 
 
 def candidates(rules, leaves, numbers=None):
-    """{leaf: [Claim, ...]}; the first is the name that is written. A leaf that no rule fits has none."""
+    """{leaf: [Claim, ...]}; the first is the name that is written. A leaf that no rule fits has
+    none."""
     compiled = [re.compile(rule.pattern) for rule in rules]
     found = {}
     for leaf in leaves:
@@ -96,7 +100,8 @@ def match(tensors, leaves, rules, names, drops=(), groups=(), where=""):
     Returns:
         `Match`.
     Raises:
-        InputError: unknown, ambiguous, duplicate, missing and wrong-shaped keys, all of them in one message.
+        InputError: unknown, ambiguous, duplicate, missing and wrong-shaped keys, all of them in one
+            message.
     """
     keys, report = {}, Report()
     for key, stored in tensors:
@@ -107,7 +112,9 @@ def match(tensors, leaves, rules, names, drops=(), groups=(), where=""):
     for leaf, shape in leaves.items():
         present = [claim for claim in names[leaf] if claim.key in keys]
         if not present:
-            report.add("missing", repr(names[leaf][0].key) if names[leaf] else f"a rule for {leaf!r}")
+            report.add(
+                "missing", repr(names[leaf][0].key) if names[leaf] else f"a rule for {leaf!r}"
+            )
         elif len(present) > 1:
             report.add("given twice", " and ".join(repr(claim.key) for claim in present))
         for claim in present:
@@ -179,8 +186,10 @@ class Report:
         """Raises InputError if there is anything to tell."""
         if self.found:
             told = "; ".join(f"{kind}: {', '.join(texts)}" for kind, texts in self.found.items())
-            raise InputError(f"{where} does not hold exactly what the model's configuration describes: {told}. Check that the "
-                             "file is complete, is of Stable Diffusion 1 or 2, and fits the configuration (--config).")
+            raise InputError(
+                f"{where} does not hold exactly what the model's configuration describes: {told}. Check that the "
+                "file is complete, is of Stable Diffusion 1 or 2, and fits the configuration (--config)."
+            )
 
 
 def elements(shape, layout):

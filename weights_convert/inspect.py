@@ -10,9 +10,13 @@ from . import additions, infer
 from .sources import COMPONENTS, open_source, read_folder_configs
 from .tensors import SIZES
 
-KINDS = {"original": "Stable Diffusion in the original layout", "mindone": "Stable Diffusion in mindone's layout",
-         "component": "one part of a model in the diffusers layout", "embedding": "a textual-inversion embedding",
-         None: "tensors of another kind"}
+KINDS = {
+    "original": "Stable Diffusion in the original layout",
+    "mindone": "Stable Diffusion in mindone's layout",
+    "component": "one part of a model in the diffusers layout",
+    "embedding": "a textual-inversion embedding",
+    None: "tensors of another kind",
+}
 
 
 def inspect(path, variant=None):
@@ -22,9 +26,14 @@ def inspect(path, variant=None):
     dtypes = Counter()
     for _, stored in source.tensors:
         dtypes[stored.dtype] += stored.count
-    numbers = ", ".join(f"{number:,} {dtype} ({number * SIZES[dtype] / 1e6:,.1f} MB)" for dtype, number in dtypes.most_common())
-    lines = [f"{source.path}: {source.format}, {len(source.files)} file{'s' * (len(source.files) != 1)}, {size / 1e6:,.1f} MB",
-             f"{len(source.tensors)} tensors: {numbers}"]
+    numbers = ", ".join(
+        f"{number:,} {dtype} ({number * SIZES[dtype] / 1e6:,.1f} MB)"
+        for dtype, number in dtypes.most_common()
+    )
+    lines = [
+        f"{source.path}: {source.format}, {len(source.files)} file{'s' * (len(source.files) != 1)}, {size / 1e6:,.1f} MB",
+        f"{len(source.tensors)} tensors: {numbers}",
+    ]
     if source.format == "diffusers":
         return lines + _folder(source)
     kind = infer.kind(source.tensors)
@@ -32,11 +41,16 @@ def inspect(path, variant=None):
     if kind in ("original", "mindone"):
         lines += _model(source, kind)
     shown = {name: value for name, value in source.extras.items() if value}
-    return lines + [f"also: {name} = {json.dumps(value, default=str)[:200]}" for name, value in shown.items()]
+    return lines + [
+        f"also: {name} = {json.dumps(value, default=str)[:200]}" for name, value in shown.items()
+    ]
 
 
 def _folder(source):
-    sizes = {c: sum(stored.count for key, stored in source.tensors if key.startswith(c + "/")) for c in COMPONENTS}
+    sizes = {
+        c: sum(stored.count for key, stored in source.tensors if key.startswith(c + "/"))
+        for c in COMPONENTS
+    }
     parts = [f"{component}: {size:,} numbers" for component, size in sizes.items()]
     configs = read_folder_configs(source.path)
     return parts + [f"prediction type: {configs['scheduler'].get('prediction_type', 'epsilon')}"]
@@ -44,15 +58,29 @@ def _folder(source):
 
 def _model(source, kind):
     """The configuration that the shapes tell, as far as they do."""
-    shapes, open_clip = infer.Shapes(source.tensors), kind == "mindone" or infer.uses_open_clip(source.tensors)
+    shapes, open_clip = infer.Shapes(source.tensors), kind == "mindone" or infer.uses_open_clip(
+        source.tensors
+    )
     lines = []
-    for name, ask in (("unet", lambda: infer.unet(shapes)), ("vae", lambda: infer.vae(shapes)),
-                      ("text_encoder", lambda: infer.text(shapes, open_clip, infer.text_layers(shapes)))):
+    for name, ask in (
+        ("unet", lambda: infer.unet(shapes)),
+        ("vae", lambda: infer.vae(shapes)),
+        ("text_encoder", lambda: infer.text(shapes, open_clip, infer.text_layers(shapes))),
+    ):
         try:
             told = ask()
-            keys = ("block_out_channels", "cross_attention_dim", "use_linear_projection", "latent_channels", "hidden_size",
-                    "num_hidden_layers", "vocab_size")
-            lines.append(f"{name}: " + ", ".join(f"{key} {told[key]}" for key in keys if key in told))
+            keys = (
+                "block_out_channels",
+                "cross_attention_dim",
+                "use_linear_projection",
+                "latent_channels",
+                "hidden_size",
+                "num_hidden_layers",
+                "vocab_size",
+            )
+            lines.append(
+                f"{name}: " + ", ".join(f"{key} {told[key]}" for key in keys if key in told)
+            )
         except InputError as error:
             lines.append(f"{name}: {error}")
     averages = sum(key.startswith("model_ema.diffusion_model") for key, _ in source.tensors)

@@ -1,7 +1,7 @@
 """Names and shapes of a model's leaves, from the core's own `specs`.
 
-The core's models import MindSpore, which takes seconds and some 400 MB. A process of its own asks them, so that the conversion
-stays small; a process that has MindSpore already asks them directly.
+The core's models import MindSpore, which takes seconds and some 400 MB. A process of its own asks
+them, so that the conversion stays small; a process that has MindSpore already asks them directly.
 """
 
 import json
@@ -15,12 +15,18 @@ READERS = {"text_encoder": TextConfig, "unet": UNetConfig, "vae": VAEConfig}
 
 
 def shapes(configs):
-    """{"component/path": shape} for the configurations {component: mapping}; they must be readable."""
+    """{"component/path": shape} for the configurations {component: mapping}; they must be
+    readable."""
     if "mindspore" in sys.modules:
         return _shapes(configs)
-    run = subprocess.run([sys.executable, "-m", __name__], input=json.dumps(configs), stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE, text=True,
-                         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    run = subprocess.run(
+        [sys.executable, "-m", __name__],
+        input=json.dumps(configs),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
     if run.returncode:
         raise RuntimeError(f"the core's specs cannot be read: {run.stderr}")
     return {leaf: tuple(shape) for leaf, shape in json.loads(run.stdout.splitlines()[-1]).items()}
@@ -28,9 +34,13 @@ def shapes(configs):
 
 def _shapes(configs):
     from diffedit_core import clip, params, unet, vae
+
     specs = {"text_encoder": clip.specs, "unet": unet.specs, "vae": vae.specs}
-    return {f"{component}/{path}": tuple(leaf.shape) for component, reader in READERS.items()
-            for path, leaf in params.flatten(specs[component](reader.read(configs[component]))).items()}
+    return {
+        f"{component}/{path}": tuple(leaf.shape)
+        for component, reader in READERS.items()
+        for path, leaf in params.flatten(specs[component](reader.read(configs[component]))).items()
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Writing: weights streamed into their formats, checksums on the way, everything moved into place at the end.
+"""Writing: weights streamed into their formats, checksums on the way, everything moved into place
+at the end.
 
-`conversion.json` lists every other file with what `verify` needs to prove it unchanged: the checksum of each tensor and of all
-that is no tensor ("frame"); of itself it holds a checksum, too.
+`conversion.json` lists every other file with what `verify` needs to prove it unchanged: the
+checksum of each tensor and of all that is no tensor ("frame"); of itself it holds a checksum, too.
 """
 
 import contextlib
@@ -48,7 +49,11 @@ def write_weights(path, outputs, form, advance=lambda count: None):
                 content.update(data)
                 _write(file, data)
                 advance(len(data))
-            tensors[output.name] = {"dtype": output.dtype, "shape": list(output.shape), "sha256": content.hexdigest()}
+            tensors[output.name] = {
+                "dtype": output.dtype,
+                "shape": list(output.shape),
+                "sha256": content.hexdigest(),
+            }
         os.fsync(file.fileno())
         size = file.tell()
     return {"size": size, "frame": frame.hexdigest(), "tensors": tensors}
@@ -58,7 +63,7 @@ def _write(file, data):
     """All of the data: an unbuffered file may take less at a time."""
     data = memoryview(data)
     while len(data):
-        data = data[file.write(data):]
+        data = data[file.write(data) :]
 
 
 def write_bytes(path, content):
@@ -71,7 +76,8 @@ def write_bytes(path, content):
 
 
 def shards(outputs, base, limit):
-    """[(file name, outputs)] of at most `limit` bytes each, in order; one file without a limit. A tensor is never split."""
+    """[(file name, outputs)] of at most `limit` bytes each, in order; one file without a limit. A
+    tensor is never split."""
     groups, size = [[]], 0
     for output in outputs:
         own = count(output.shape) * SIZES[output.dtype]
@@ -82,13 +88,19 @@ def shards(outputs, base, limit):
         size += own
     if len(groups) == 1:
         return [(f"{base}.safetensors", groups[0])]
-    return [(f"{base}-{i:05d}-of-{len(groups):05d}.safetensors", group) for i, group in enumerate(groups, 1)]
+    return [
+        (f"{base}-{i:05d}-of-{len(groups):05d}.safetensors", group)
+        for i, group in enumerate(groups, 1)
+    ]
 
 
 def index(parts):
     """The index file of several shards."""
     total = sum(count(o.shape) * SIZES[o.dtype] for _, outputs in parts for o in outputs)
-    return {"metadata": {"total_size": total}, "weight_map": {o.name: name for name, outputs in parts for o in outputs}}
+    return {
+        "metadata": {"total_size": total},
+        "weight_map": {o.name: name for name, outputs in parts for o in outputs},
+    }
 
 
 def digest(path, checks=(), advance=lambda count: None):
@@ -106,7 +118,11 @@ def digest(path, checks=(), advance=lambda count: None):
             total.update(buffer[:size])
             while waiting and waiting[-1][0] < position + size:
                 running.append((*waiting.pop(), 0))
-            running = [_checked(check, buffer[:size], position, path) for check in running if check[0] + check[1] > position]
+            running = [
+                _checked(check, buffer[:size], position, path)
+                for check in running
+                if check[0] + check[1] > position
+            ]
             position += size
             advance(size)
     return {"name": Path(path).name, "size": position, "sha256": total.hexdigest()}
@@ -115,10 +131,12 @@ def digest(path, checks=(), advance=lambda count: None):
 def _checked(check, block, position, path):
     """A running check (offset, bytes, CRC-32, value so far) after one more block of the file."""
     begin, size, wanted, value = check
-    value = zlib.crc32(block[max(begin - position, 0):max(begin + size - position, 0)], value)
+    value = zlib.crc32(block[max(begin - position, 0) : max(begin + size - position, 0)], value)
     if begin + size <= position + len(block) and value != wanted:
-        raise InputError(f"{path} is damaged between bytes {begin} and {begin + size} (its own checksum says so): "
-                         "copy or download it again.")
+        raise InputError(
+            f"{path} is damaged between bytes {begin} and {begin + size} (its own checksum says so): "
+            "copy or download it again."
+        )
     return begin, size, wanted, value
 
 
@@ -138,7 +156,8 @@ def fresh_place(target, needed):
     """A new folder beside the target, to be moved there; gone afterwards, whatever happens.
 
     Raises:
-        InputError: the target exists, its folder does not, the disk has less than `needed` bytes, or it fills up.
+        InputError: the target exists, its folder does not, the disk has less than `needed` bytes,
+            or it fills up.
     """
     target = Path(target).expanduser()
     if target.exists() or target.is_symlink():
@@ -147,21 +166,26 @@ def fresh_place(target, needed):
     try:
         free = shutil.disk_usage(target.parent).free
         if free < needed:
-            raise InputError(f"{target.parent} has {free / 1e9:.2f} GB free, the result needs {needed / 1e9:.2f}: free some, or "
-                             "use --dtype fp16.")
+            raise InputError(
+                f"{target.parent} has {free / 1e9:.2f} GB free, the result needs {needed / 1e9:.2f}: free some, or "
+                "use --dtype fp16."
+            )
         place = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         place.chmod(0o755)
         yield place
     except OSError as error:
-        raise InputError(f"{target} could not be written ({error.strerror or error}): free some space or name another "
-                         "target.") from None
+        raise InputError(
+            f"{target} could not be written ({error.strerror or error}): free some space or name another "
+            "target."
+        ) from None
     finally:
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)
 
 
 def move(place, target):
-    """Rename a finished file or folder to its target, which must not exist, and make the renaming last."""
+    """Rename a finished file or folder to its target, which must not exist, and make the renaming
+    last."""
     for folder in [p for p in (place, *place.rglob("*")) if p.is_dir()] if place.is_dir() else []:
         _sync(folder)
     if target.exists():

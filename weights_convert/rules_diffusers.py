@@ -15,6 +15,4 @@ RULES = (
     Rule(_ATTENTION + r"\.to_out\.0\.(?P<leaf>.+)", "vae/{place}.proj_attn.{leaf}"),
 )
 
-DROPS = (
-    Drop(r"text_encoder/(text_model\.)?embeddings\.position_ids", "a buffer of positions"),
-)
+DROPS = (Drop(r"text_encoder/(text_model\.)?embeddings\.position_ids", "a buffer of positions"),)

@@ -1,4 +1,5 @@
-"""Low-rank files: the keys of a weight's two factors, as kohya's trainer and the versions of diffusers name them."""
+"""Low-rank files: the keys of a weight's two factors, as kohya's trainer and the versions of
+diffusers name them."""
 
 from .engine import Rule
 
@@ -13,12 +14,21 @@ RULES = (
     Rule(_PATH, "{component}.{path}", "diffusers"),
     Rule(r"unet/(?P<path>.+)\.weight", "{path}", "diffusers"),
     Rule(r"text_encoder/(?P<path>.+)\.weight", "text_encoder.{path}", "linear"),
-    Rule(_ATTENTION + r"\.(?P<name>to_q|to_k|to_v)\.weight", "unet.{block}.processor.{name}", "processor"),
+    Rule(
+        _ATTENTION + r"\.(?P<name>to_q|to_k|to_v)\.weight",
+        "unet.{block}.processor.{name}",
+        "processor",
+    ),
     Rule(_ATTENTION + r"\.to_out\.0\.weight", "unet.{block}.processor.to_out", "processor"),
-    Rule(_ATTENTION + r"\.(?P<name>to_q|to_k|to_v)\.weight", "{block}.processor.{name}", "processor"),
+    Rule(
+        _ATTENTION + r"\.(?P<name>to_q|to_k|to_v)\.weight", "{block}.processor.{name}", "processor"
+    ),
     Rule(_ATTENTION + r"\.to_out\.0\.weight", "{block}.processor.to_out", "processor"),
-    Rule(r"text_encoder/(?P<block>.+\.self_attn)\.(?P<name>q|k|v|out)_proj\.weight", "text_encoder.{block}.to_{name}",
-         "processor"),
+    Rule(
+        r"text_encoder/(?P<block>.+\.self_attn)\.(?P<name>q|k|v|out)_proj\.weight",
+        "text_encoder.{block}.to_{name}",
+        "processor",
+    ),
 )
 
 # (down, up, alpha)

@@ -1,7 +1,7 @@
 """The safetensors format: a JSON header of names, dtypes, shapes and offsets, then the bytes.
 
-Read without trusting it: the header's size is checked before it is read, and every tensor must lie where it says,
-back to back, from the header to the end of the file.
+Read without trusting it: the header's size is checked before it is read, and every tensor must lie
+where it says, back to back, from the header to the end of the file.
 """
 
 import json
@@ -17,7 +17,11 @@ AGAIN = "copy or download it again."
 
 def looks_like(start, size):
     """Whether the first bytes are a safetensors header's."""
-    return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= max(size, MAX_HEADER)
+    return (
+        len(start) > 8
+        and start[8:9] == b"{"
+        and int.from_bytes(start[:8], "little") <= max(size, MAX_HEADER)
+    )
 
 
 def _once(pairs):
@@ -25,26 +29,33 @@ def _once(pairs):
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError("it names twice: " + ", ".join(sorted({repr(n) for n in names if names.count(n) > 1})))
+        raise ValueError(
+            "it names twice: " + ", ".join(sorted({repr(n) for n in names if names.count(n) > 1}))
+        )
     return mapping
 
 
 def read(path):
-    """[(name, Stored)] in the order of the file, and its metadata. Raises InputError for anything that is not as it should be."""
+    """[(name, Stored)] in the order of the file, and its metadata. Raises InputError for anything
+    that is not as it should be."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(MAX_HEADER, size - 8):
-            raise InputError(f"{path} is not a complete safetensors file (its header claims {length} bytes, "
-                             f"the file has {size}): {AGAIN}")
+            raise InputError(
+                f"{path} is not a complete safetensors file (its header claims {length} bytes, "
+                f"the file has {size}): {AGAIN}"
+            )
         text = file.read(length)
     try:
         header = json.loads(text, object_pairs_hook=_once)
         if not isinstance(header, dict):
             raise ValueError("it is no object")
         metadata = header.pop("__metadata__", {})
-        tensors = sorted(((_entry(path, name, entry, 8 + length), name) for name, entry in header.items()),
-                         key=lambda item: (item[0].pieces, item[1]))
+        tensors = sorted(
+            ((_entry(path, name, entry, 8 + length), name) for name, entry in header.items()),
+            key=lambda item: (item[0].pieces, item[1]),
+        )
         end = 8 + length
         for stored, name in tensors:
             if stored.pieces[0][0] != end:
@@ -54,7 +65,9 @@ def read(path):
             raise ValueError(f"its tensors end at byte {end}, the file at {size}")
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a valid safetensors file ({error}): {AGAIN}") from None
-    return [(name, stored) for stored, name in tensors], metadata if isinstance(metadata, dict) else {}
+    return [(name, stored) for stored, name in tensors], (
+        metadata if isinstance(metadata, dict) else {}
+    )
 
 
 def _entry(path, name, entry, start):
@@ -65,19 +78,30 @@ def _entry(path, name, entry, start):
     if not isinstance(dtype, str) or dtype not in SIZES:
         raise ValueError(f"{name!r} has the unknown dtype {dtype!r}")
     for numbers in (shape, offsets):
-        if not isinstance(numbers, list) or any(type(n) is not int or not 0 <= n < 2**63 for n in numbers) or len(numbers) > 64:
+        if (
+            not isinstance(numbers, list)
+            or any(type(n) is not int or not 0 <= n < 2**63 for n in numbers)
+            or len(numbers) > 64
+        ):
             raise ValueError(f"{name!r} has the impossible shape or offsets {str(numbers)[:80]}")
     if len(offsets) != 2 or offsets[1] - offsets[0] != count(shape) * SIZES[dtype]:
-        raise ValueError(f"{name!r} of shape {shape} and dtype {dtype} does not have the bytes {offsets}")
+        raise ValueError(
+            f"{name!r} of shape {shape} and dtype {dtype} does not have the bytes {offsets}"
+        )
     return Stored(path, dtype, tuple(shape), ((start + offsets[0], offsets[1] - offsets[0]),))
 
 
 def frames(outputs):
-    """The bytes before each tensor of a file with these outputs: the header before the first, nothing before the others."""
+    """The bytes before each tensor of a file with these outputs: the header before the first,
+    nothing before the others."""
     header, offset = {"__metadata__": {"format": "pt"}}, 0
     for output in outputs:
         end = offset + count(output.shape) * SIZES[output.dtype]
-        header[output.name] = {"dtype": output.dtype, "shape": list(output.shape), "data_offsets": [offset, end]}
+        header[output.name] = {
+            "dtype": output.dtype,
+            "shape": list(output.shape),
+            "data_offsets": [offset, end],
+        }
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -1,4 +1,5 @@
-"""What a path holds: a folder in the diffusers layout, or one file of any of three formats, told apart by content."""
+"""What a path holds: a folder in the diffusers layout, or one file of any of three formats, told
+apart by content."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,12 +12,21 @@ from . import mindspore_ckpt, safetensors_file, torch_zip
 from .tensors import Stored
 
 COMPONENTS = ("text_encoder", "unet", "vae")
-# base names of a component's weights, the preferred first; PyTorch's text encoder is called otherwise
-BASES = {"text_encoder": (("model", "safetensors"), ("pytorch_model", "bin")),
-         "unet": (("diffusion_pytorch_model", "safetensors"), ("diffusion_pytorch_model", "bin")),
-         "vae": (("diffusion_pytorch_model", "safetensors"), ("diffusion_pytorch_model", "bin"))}
-TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-             "added_tokens.json")
+# base names of a component's weights, the preferred first; PyTorch's text encoder is called
+# otherwise
+BASES = {
+    "text_encoder": (("model", "safetensors"), ("pytorch_model", "bin")),
+    "unet": (("diffusion_pytorch_model", "safetensors"), ("diffusion_pytorch_model", "bin")),
+    "vae": (("diffusion_pytorch_model", "safetensors"), ("diffusion_pytorch_model", "bin")),
+}
+TOKENIZER = (
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 
 
 @dataclass
@@ -53,7 +63,9 @@ def open_source(path, variant=None):
     if path.is_dir():
         return _folder(path, variant)
     if variant:
-        raise InputError(f"{path} is one file: --variant {variant} chooses among the files of a folder.")
+        raise InputError(
+            f"{path} is one file: --variant {variant} chooses among the files of a folder."
+        )
     return open_file(path)
 
 
@@ -77,30 +89,45 @@ def open_file(path):
             tensors, checks = mindspore_ckpt.read(path)
             return Source(path, "MindSpore", [path], tensors, {path: checks})
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}): check that it exists and is yours to "
-                         "read.") from None
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}): check that it exists and is yours to "
+            "read."
+        ) from None
     if start[:2] == b"\x80\x02":
-        raise InputError(f"{path} is a pickle of PyTorch before 1.6: use the safetensors file of the same model.")
-    raise InputError(f"{path} is neither safetensors, nor a PyTorch zip file, nor a MindSpore checkpoint: "
-                     "copy or download it again.")
+        raise InputError(
+            f"{path} is a pickle of PyTorch before 1.6: use the safetensors file of the same model."
+        )
+    raise InputError(
+        f"{path} is neither safetensors, nor a PyTorch zip file, nor a MindSpore checkpoint: "
+        "copy or download it again."
+    )
 
 
 def state_dict(content):
-    """The tensors of an unpickled object, and what is beside them: of a training state, its `state_dict`."""
+    """The tensors of an unpickled object, and what is beside them: of a training state, its
+    `state_dict`."""
     if not isinstance(content, dict):
         return [], {"content": content}
     inner = content.get("state_dict")
     weights = inner if isinstance(inner, dict) else content
     tensors = [(str(key), value) for key, value in weights.items() if isinstance(value, Stored)]
-    extras = {key: value for key, value in content.items() if not isinstance(value, Stored) and value is not inner}
+    extras = {
+        key: value
+        for key, value in content.items()
+        if not isinstance(value, Stored) and value is not inner
+    }
     if weights is inner:
-        extras.update({key: value for key, value in weights.items() if not isinstance(value, Stored)})
+        extras.update(
+            {key: value for key, value in weights.items() if not isinstance(value, Stored)}
+        )
     return tensors, extras
 
 
 def _folder(path, variant):
     if not (path / "model_index.json").is_file():
-        raise InputError(f"{path} has no model_index.json: give the top folder of a model in the diffusers layout, or a file.")
+        raise InputError(
+            f"{path} has no model_index.json: give the top folder of a model in the diffusers layout, or a file."
+        )
     source = Source(path, "diffusers", [], [])
     for component in COMPONENTS:
         for file, listed in component_files(path / component, component, variant):
@@ -117,16 +144,24 @@ def _agrees(file, listed, held):
     """Whether a shard holds what its index says."""
     wrong = sorted(listed ^ held)
     if wrong:
-        raise InputError(f"{file} and its index disagree about {', '.join(map(repr, wrong))}: copy or download both again.")
+        raise InputError(
+            f"{file} and its index disagree about {', '.join(map(repr, wrong))}: copy or download both again."
+        )
 
 
 def component_files(folder, component, variant=None):
-    """[(file, keys that an index says are in it, or None)] of a component's weights. An index may name its own folder only."""
+    """[(file, keys that an index says are in it, or None)] of a component's weights. An index may
+    name its own folder only."""
     if not folder.is_dir():
-        raise InputError(f"{folder} is missing: the model folder is not complete, copy or download it again.")
+        raise InputError(
+            f"{folder} is missing: the model folder is not complete, copy or download it again."
+        )
     dot = f".{variant}" if variant else ""
     for base, ending in BASES[component]:
-        index, single = folder / f"{base}.{ending}.index{dot}.json", folder / f"{base}{dot}.{ending}"
+        index, single = (
+            folder / f"{base}.{ending}.index{dot}.json",
+            folder / f"{base}{dot}.{ending}",
+        )
         if index.is_file():
             return [(folder / name, keys) for name, keys in read_index(index).items()]
         if single.is_file():
@@ -134,7 +169,10 @@ def component_files(folder, component, variant=None):
     if variant is None and (fp16 := component_files_or_none(folder, component, "fp16")):
         return fp16
     wanted = " or ".join(f"{base}{dot}.{ending}" for base, ending in BASES[component])
-    raise InputError(f"{folder} has no {wanted}: copy or download it again" + (", or leave out --variant." if variant else "."))
+    raise InputError(
+        f"{folder} has no {wanted}: copy or download it again"
+        + (", or leave out --variant." if variant else ".")
+    )
 
 
 def component_files_or_none(folder, component, variant):
@@ -155,7 +193,10 @@ def read_mapping(path):
 
 def read_folder_configs(folder):
     """{component or "scheduler": mapping} of a model folder, as its JSON files say."""
-    files = {**{c: f"{c}/config.json" for c in COMPONENTS}, "scheduler": "scheduler/scheduler_config.json"}
+    files = {
+        **{c: f"{c}/config.json" for c in COMPONENTS},
+        "scheduler": "scheduler/scheduler_config.json",
+    }
     return {name: read_mapping(folder / file) for name, file in files.items()}
 
 
@@ -163,12 +204,20 @@ def read_tokenizer(folder):
     """{file name: content} of a model's tokenizer folder."""
     place = folder / "tokenizer"
     try:
-        found = {name: (place / name).read_bytes() for name in TOKENIZER if (place / name).is_file()}
+        found = {
+            name: (place / name).read_bytes() for name in TOKENIZER if (place / name).is_file()
+        }
     except OSError as error:
-        raise InputError(f"{place} cannot be read ({error.strerror or error}): copy it from the model's release.") from None
-    if "tokenizer_config.json" not in found or not ({"vocab.json", "merges.txt"} <= set(found) or "tokenizer.json" in found):
-        raise InputError(f"{place} has no tokenizer_config.json, or no vocab.json with merges.txt: copy it from the model's "
-                         "release.")
+        raise InputError(
+            f"{place} cannot be read ({error.strerror or error}): copy it from the model's release."
+        ) from None
+    if "tokenizer_config.json" not in found or not (
+        {"vocab.json", "merges.txt"} <= set(found) or "tokenizer.json" in found
+    ):
+        raise InputError(
+            f"{place} has no tokenizer_config.json, or no vocab.json with merges.txt: copy it from the model's "
+            "release."
+        )
     return found
 
 

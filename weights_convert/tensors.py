@@ -1,4 +1,5 @@
-"""Tensors where they lie in files: read piece by piece, checked, cast. Nothing here holds more than it was asked for."""
+"""Tensors where they lie in files: read piece by piece, checked, cast. Nothing here holds more than
+it was asked for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,21 @@ import numpy as np
 
 from diffedit_core.errors import InputError
 
-SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1,
-         "BOOL": 1}
+SIZES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "U64": 8,
+    "I32": 4,
+    "U32": 4,
+    "I16": 2,
+    "U16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # numpy has no bfloat16: its bits
 FLOATS = tuple(NUMPY)  # what weights may be stored as, the widest first
 EXPONENT = {"F16": 0x7C00, "BF16": 0x7F80}  # the bits that are all set in NaN and infinity
@@ -39,7 +53,8 @@ class Stored:
 
 
 class Change(NamedTuple):
-    """W + factor up down: what a low-rank file adds to a weight (Hu et al. 2021, arXiv 2106.09685, eq. 3)."""
+    """W + factor up down: what a low-rank file adds to a weight (Hu et al. 2021, arXiv 2106.09685,
+    eq. 3)."""
 
     down: Stored  # [rank, in, ...]
     up: Stored  # [out, rank, ...]
@@ -82,7 +97,8 @@ def row_major(shape):
 
 
 def read_bytes(path, pieces, first, last):
-    """Bytes `first` to `last` of the pieces of a file put together. Raises InputError when the file has become shorter."""
+    """Bytes `first` to `last` of the pieces of a file put together. Raises InputError when the file
+    has become shorter."""
     result = np.empty(last - first, np.uint8)
     rest, start = memoryview(result), 0
     try:
@@ -94,7 +110,9 @@ def read_bytes(path, pieces, first, last):
                     rest = _fill(file, rest, high - low)
                 start += size
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}): copy or download it again.") from None
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}): copy or download it again."
+        ) from None
     return result
 
 
@@ -115,7 +133,9 @@ def read(stored, first=0, last=None):
     if stored.strides is None:
         return read_bytes(stored.path, stored.pieces, first * size, last * size).view(kind)
     storage = read_bytes(stored.path, stored.pieces, 0, sum(s for _, s in stored.pieces)).view(kind)
-    view = np.lib.stride_tricks.as_strided(storage, stored.shape, [s * size for s in stored.strides], writeable=False)
+    view = np.lib.stride_tricks.as_strided(
+        storage, stored.shape, [s * size for s in stored.strides], writeable=False
+    )
     return view.reshape(-1)[first:last]
 
 
@@ -125,7 +145,8 @@ def widen(raw, dtype):
 
 
 def narrow(values, dtype):
-    """Numbers -> raw storage of a dtype, rounded to nearest, ties to even. What is too large becomes infinite."""
+    """Numbers -> raw storage of a dtype, rounded to nearest, ties to even. What is too large
+    becomes infinite."""
     if dtype != "BF16":
         with np.errstate(over="ignore"):
             return values.astype(NUMPY[dtype], copy=False)
@@ -160,8 +181,10 @@ def chunks(output, elements):
             last = min(first + step, segment.last)
             raw = read(stored, first, last)
             if not is_finite(raw, stored.dtype):
-                raise InputError(f"{output.name!r} in {stored.path} holds NaN or infinity: the file is damaged or its training "
-                                 "failed, use another one.")
+                raise InputError(
+                    f"{output.name!r} in {stored.path} holds NaN or infinity: the file is damaged or its training "
+                    "failed, use another one."
+                )
             if stored.dtype == output.dtype and not factors:
                 yield raw
                 continue
@@ -169,11 +192,15 @@ def chunks(output, elements):
             for up, down in factors:
                 wide = np.result_type(values.dtype, np.float32)
                 begin, end = (first - segment.first) // row, (last - segment.first) // row
-                values = values.astype(wide) + (up[begin:end].astype(wide) @ down.astype(wide)).reshape(-1)
+                values = values.astype(wide) + (
+                    up[begin:end].astype(wide) @ down.astype(wide)
+                ).reshape(-1)
             raw = narrow(values, output.dtype)
             if not is_finite(raw, output.dtype):
-                raise InputError(f"{output.name!r} does not fit into {output.dtype}: its largest value is "
-                                 f"{np.abs(values).max():.3g}; use --dtype fp32 or bf16.")
+                raise InputError(
+                    f"{output.name!r} does not fit into {output.dtype}: its largest value is "
+                    f"{np.abs(values).max():.3g}; use --dtype fp32 or bf16."
+                )
             yield raw
 
 

@@ -1,8 +1,9 @@
 """PyTorch's zip format (.ckpt, .bin, .pt), read without PyTorch and without running its pickle.
 
-A pickle is a program. `pickletools` splits it into operations without executing any; the small machine below knows those that
-build dictionaries, tuples and numbers, and four names: those that put a tensor together. Every other operation or name stops
-the reading and is named. Nothing is imported or called on the pickle's behalf.
+A pickle is a program. `pickletools` splits it into operations without executing any; the small
+machine below knows those that build dictionaries, tuples and numbers, and four names: those that
+put a tensor together. Every other operation or name stops the reading and is named. Nothing is
+imported or called on the pickle's behalf.
 """
 
 import pickletools
@@ -15,13 +16,36 @@ from diffedit_core.errors import InputError
 from .tensors import SIZES, Stored, count, row_major
 
 MAX_PICKLE = 64 << 20  # bytes; the public files have less than one
-STORAGES = {"DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "LongStorage": "I64",
-            "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL"}
-TENSOR, PARAMETER, ORDERED = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter", "collections.OrderedDict"
+STORAGES = {
+    "DoubleStorage": "F64",
+    "FloatStorage": "F32",
+    "HalfStorage": "F16",
+    "BFloat16Storage": "BF16",
+    "LongStorage": "I64",
+    "IntStorage": "I32",
+    "ShortStorage": "I16",
+    "CharStorage": "I8",
+    "ByteStorage": "U8",
+    "BoolStorage": "BOOL",
+}
+TENSOR, PARAMETER, ORDERED = (
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+    "collections.OrderedDict",
+)
 ALLOWED = {TENSOR, PARAMETER, ORDERED, *(f"torch.{name}" for name in STORAGES)}
 LOCAL_HEADER = struct.Struct("<4s22xHH")
-BROKEN = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OverflowError, EOFError, struct.error, OSError,
-          KeyError)
+BROKEN = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+    EOFError,
+    struct.error,
+    OSError,
+    KeyError,
+)
 AGAIN = "copy or download it again, or use the safetensors file of the same model."
 
 
@@ -46,10 +70,12 @@ def looks_like(start, size):
 
 
 def read(path):
-    """The object that the file holds, its tensors as `Stored`, and [(offset, bytes, CRC-32)] to check.
+    """The object that the file holds, its tensors as `Stored`, and [(offset, bytes, CRC-32)] to
+    check.
 
     Raises:
-        InputError: the file is no such archive, is incomplete, or holds anything but tensors in dictionaries.
+        InputError: the file is no such archive, is incomplete, or holds anything but tensors in
+            dictionaries.
     """
     try:
         with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
@@ -62,7 +88,9 @@ def read(path):
             if order in records and (records[order].size > 9 or archive.read(order) != b"little"):
                 raise Refused("its numbers are not little-endian")
     except BROKEN as error:
-        raise InputError(f"{path} cannot be read as a PyTorch zip file ({error}): {AGAIN}") from None
+        raise InputError(
+            f"{path} cannot be read as a PyTorch zip file ({error}): {AGAIN}"
+        ) from None
     try:
         content = run(program, lambda *parts: _tensor(path, records, root, *parts))
     except Refused as error:
@@ -82,7 +110,11 @@ def _records(archive, file):
     for info in archive.infolist():
         if info.filename in records:
             raise Refused(f"{info.filename!r} is in it twice")
-        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
+        if (
+            info.compress_type != zipfile.ZIP_STORED
+            or info.compress_size != info.file_size
+            or info.flag_bits & 1
+        ):
             raise Refused(f"{info.filename!r} is compressed or encrypted")
         file.seek(info.header_offset)
         mark, name, extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
@@ -95,7 +127,11 @@ def _records(archive, file):
 
 def _root(records):
     """The folder in the archive that holds data.pkl."""
-    found = [name[:-len("data.pkl")] for name in records if name == "data.pkl" or name.endswith("/data.pkl")]
+    found = [
+        name[: -len("data.pkl")]
+        for name in records
+        if name == "data.pkl" or name.endswith("/data.pkl")
+    ]
     if len(found) != 1:
         raise Refused(f"it holds {len(found)} files data.pkl")
     return found[0]
@@ -106,8 +142,14 @@ def _tensor(path, records, root, storage, first, shape, strides):
     record = records.get(f"{root}data/{storage.key}")
     size = SIZES[storage.dtype]
     if record is None or record.size != storage.count * size:
-        raise Refused(f"the storage {storage.key!r} of {storage.count} numbers is missing or has another size")
-    if len(shape) != len(strides) or len(shape) > 32 or any(type(n) is not int or n < 0 for n in (first, *shape, *strides)):
+        raise Refused(
+            f"the storage {storage.key!r} of {storage.count} numbers is missing or has another size"
+        )
+    if (
+        len(shape) != len(strides)
+        or len(shape) > 32
+        or any(type(n) is not int or n < 0 for n in (first, *shape, *strides))
+    ):
         raise Refused("a tensor has an impossible shape")
     numbers = count(shape)
     last = first + 1 + sum((n - 1) * s for n, s in zip(shape, strides)) if numbers else first
@@ -117,12 +159,19 @@ def _tensor(path, records, root, storage, first, shape, strides):
     plain = not numbers or [s for _, s in used] == list(row_major([n for n, _ in used]))
     if not plain and last - first > 4 * numbers or not plain and 0 in dict(used).values():
         raise Refused(f"a tensor of shape {list(shape)} is a view with gaps or repetitions")
-    return Stored(path, storage.dtype, tuple(shape), ((record.offset + first * size, (last - first) * size),),
-                  None if plain else tuple(strides))
+    return Stored(
+        path,
+        storage.dtype,
+        tuple(shape),
+        ((record.offset + first * size, (last - first) * size),),
+        None if plain else tuple(strides),
+    )
 
 
 def _refuse_name(text):
-    raise Refused(f"its pickle names {text!r}, which is none of the names that put tensors together")
+    raise Refused(
+        f"its pickle names {text!r}, which is none of the names that put tensors together"
+    )
 
 
 def run(program, tensor):
@@ -225,15 +274,35 @@ class _Machine:
         self.top(dict)
 
 
-CONSTANTS = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "NONE": lambda: None, "NEWTRUE": lambda: True,
-             "NEWFALSE": lambda: False}
-ARGUMENTS = frozenset("BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8".split())
+CONSTANTS = {
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+}
+ARGUMENTS = frozenset(
+    "BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8".split()
+)
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 OPERATIONS = {
-    "MARK": _Machine.mark, "TUPLE": _Machine.tuple, "BINPUT": _Machine.put, "LONG_BINPUT": _Machine.put, "MEMOIZE": _Machine.put,
-    "BINGET": _Machine.get, "LONG_BINGET": _Machine.get, "GLOBAL": _Machine.name, "STACK_GLOBAL": _Machine.stack_name,
-    "BINPERSID": _Machine.storage, "REDUCE": _Machine.call, "APPEND": _Machine.append, "APPENDS": _Machine.appends,
-    "SETITEM": _Machine.set_item, "SETITEMS": _Machine.set_items, "BUILD": _Machine.build,
+    "MARK": _Machine.mark,
+    "TUPLE": _Machine.tuple,
+    "BINPUT": _Machine.put,
+    "LONG_BINPUT": _Machine.put,
+    "MEMOIZE": _Machine.put,
+    "BINGET": _Machine.get,
+    "LONG_BINGET": _Machine.get,
+    "GLOBAL": _Machine.name,
+    "STACK_GLOBAL": _Machine.stack_name,
+    "BINPERSID": _Machine.storage,
+    "REDUCE": _Machine.call,
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.appends,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_items,
+    "BUILD": _Machine.build,
 }
 
 
@@ -255,7 +324,12 @@ def _fill(mapping, items):
 def _storage(identity):
     """("storage", torch.FloatStorage, key, device, numbers)."""
     kind, name, key, _, number = identity
-    if kind != "storage" or not isinstance(name, Name) or type(number) is not int or not isinstance(key, str):
+    if (
+        kind != "storage"
+        or not isinstance(name, Name)
+        or type(number) is not int
+        or not isinstance(key, str)
+    ):
         raise Refused("its pickle refers to something that is no storage")
     return Storage(STORAGES[name.text.rpartition(".")[2]], key, number)
 

@@ -28,8 +28,12 @@ def verify(path, source=None, advance=lambda count: None):
     record = read_record(record_file)
     base, problems, tensors = record_file.parent, [], 0
     if path.is_dir():
-        there = {p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir()} - {O.RECORD}
-        problems += [f"{name} is not in the record" for name in sorted(there - set(record["files"]))]
+        there = {p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir()} - {
+            O.RECORD
+        }
+        problems += [
+            f"{name} is not in the record" for name in sorted(there - set(record["files"]))
+        ]
     for name, entry in record["files"].items():
         file = base / name
         if not file.is_file():
@@ -43,7 +47,9 @@ def verify(path, source=None, advance=lambda count: None):
             problems.append(f"{name} is changed")
     problems += _source(record, source, advance) if source else []
     if problems:
-        raise InputError(f"{path} is not what was converted: {'; '.join(problems)}. Convert the source again.")
+        raise InputError(
+            f"{path} is not what was converted: {'; '.join(problems)}. Convert the source again."
+        )
     return len(record["files"]), tensors
 
 
@@ -55,16 +61,22 @@ def read_record(path):
         own = {key: value for key, value in record.items() if key != "checksum"}
         intact = content == O.seal(own) and all(map(_is_entry, record["files"].values()))
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: only what weights_convert wrote can be verified.") from None
+        raise InputError(
+            f"{path} is missing: only what weights_convert wrote can be verified."
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}): convert the source again.") from None
     if not intact:
-        raise InputError(f"{path} is changed: its own checksum is another. Convert the source again.")
+        raise InputError(
+            f"{path} is changed: its own checksum is another. Convert the source again."
+        )
     return record
 
 
 def _is_entry(entry):
-    return type(entry["size"]) is int and isinstance(entry["tensors"] if "frame" in entry else entry["sha256"], (dict, str))
+    return type(entry["size"]) is int and isinstance(
+        entry["tensors"] if "frame" in entry else entry["sha256"], (dict, str)
+    )
 
 
 def _weights(file, name, entry, advance):
@@ -74,7 +86,10 @@ def _weights(file, name, entry, advance):
     except InputError as error:
         return [str(error)]
     told = [(key, {"dtype": stored.dtype, "shape": list(stored.shape)}) for key, stored in tensors]
-    wanted = [(key, {"dtype": own["dtype"], "shape": own["shape"]}) for key, own in entry["tensors"].items()]
+    wanted = [
+        (key, {"dtype": own["dtype"], "shape": own["shape"]})
+        for key, own in entry["tensors"].items()
+    ]
     if sorted(told, key=str) != sorted(wanted, key=str):
         return [f"{name} has another header"]
     problems, position, frame = [], 0, hashlib.sha256()
@@ -89,8 +104,12 @@ def _weights(file, name, entry, advance):
             position = offset + size
         if content.hexdigest() != entry["tensors"][key]["sha256"]:
             problems.append(f"{key!r} in {name} is changed")
-    frame.update(read_bytes(file, ((position, entry["size"] - position),), 0, entry["size"] - position))
-    return problems + ([f"the header of {name} is changed"] if frame.hexdigest() != entry["frame"] else [])
+    frame.update(
+        read_bytes(file, ((position, entry["size"] - position),), 0, entry["size"] - position)
+    )
+    return problems + (
+        [f"the header of {name} is changed"] if frame.hexdigest() != entry["frame"] else []
+    )
 
 
 def _source(record, source, advance):
@@ -98,6 +117,8 @@ def _source(record, source, advance):
     source, problems = Path(source).expanduser(), []
     for own in record["source"]["files"]:
         found = [source] if source.is_file() else sorted(source.rglob(own["name"]))
-        if not any(O.digest(file, advance=advance) | {"name": own["name"]} == own for file in found):
+        if not any(
+            O.digest(file, advance=advance) | {"name": own["name"]} == own for file in found
+        ):
             problems.append(f"{own['name']} of the source {source} is another")
     return problems

@@ -1,7 +1,8 @@
 """What a picture shows: a small convolutional network that learns from rendered scenes only.
 
-It judges samples and edits by attributes (fruit, container, background, count), and its features carry the distance
-between two sets of pictures (our CSFID). Built from `diffedit_core.kernels` like the model, but not part of it.
+It judges samples and edits by attributes (fruit, container, background, count), and its features
+carry the distance between two sets of pictures (our CSFID). Built from `diffedit_core.kernels` like
+the model, but not part of it.
 """
 
 import argparse
@@ -19,18 +20,28 @@ from diffedit_core.graphs import Graph
 
 from . import data, steps as S, world as W
 
-HEADS = {"fruit": (*W.FRUITS, W.MIXED), "container": W.CONTAINERS, "background": W.BACKGROUNDS, "count": W.COUNTS}
+HEADS = {
+    "fruit": (*W.FRUITS, W.MIXED),
+    "container": W.CONTAINERS,
+    "background": W.BACKGROUNDS,
+    "count": W.COUNTS,
+}
 WIDTHS = (24, 48, 96, 128)  # each level halves the picture
 GROUPS, EPS = 8, 1e-5
 TRAINED = Path(__file__).with_suffix(".safetensors")  # the judge of the numbers in the model card
 
 
 def specs():
-    """Leaves of the classifier: a stack of stride-2 convolutions with a second convolution each, and one linear head."""
+    """Leaves of the classifier: a stack of stride-2 convolutions with a second convolution each,
+    and one linear head."""
     tree, c = {}, 3
     for i, width in enumerate(WIDTHS):
-        tree[f"level.{i}"] = {"down": P.conv(c, width, 3), "norm1": P.norm(width), "conv": P.conv(width, width, 3),
-                              "norm2": P.norm(width)}
+        tree[f"level.{i}"] = {
+            "down": P.conv(c, width, 3),
+            "norm1": P.norm(width),
+            "conv": P.conv(width, width, 3),
+            "norm2": P.norm(width),
+        }
         c = width
     tree["mix"] = P.linear(2 * c, 2 * c)
     tree["head"] = P.linear(2 * c, sum(map(len, HEADS.values())))
@@ -38,13 +49,16 @@ def specs():
 
 
 def features(params, image, kernels):
-    """[B,3,H,W] in [-1,1] -> [B,256]: mean and largest value of the last level's channels, mixed once."""
+    """[B,3,H,W] in [-1,1] -> [B,256]: mean and largest value of the last level's channels, mixed
+    once."""
     x = image
     for i in range(len(WIDTHS)):
         p = params["level." + str(i)]
         x = K.conv2d(p["down"], x, kernels, stride=2)
         x = K.silu(K.group_norm(p["norm1"], x, GROUPS, EPS, kernels), kernels)
-        h = K.silu(K.group_norm(p["norm2"], K.conv2d(p["conv"], x, kernels), GROUPS, EPS, kernels), kernels)
+        h = K.silu(
+            K.group_norm(p["norm2"], K.conv2d(p["conv"], x, kernels), GROUPS, EPS, kernels), kernels
+        )
         x = x + h
     pooled = ops.concat((x.mean((2, 3)), ops.amax(x, (2, 3))), 1)
     return K.silu(K.linear(params["mix"], pooled, kernels), kernels)
@@ -61,7 +75,7 @@ def loss(params, image, wanted, kernels):
     logits = K.linear(params["head"], features(params, image, kernels), kernels)
     total, start = 0.0, 0
     for i, size in enumerate(SIZES):
-        rows = ops.log_softmax(logits[:, start:start + size], -1)
+        rows = ops.log_softmax(logits[:, start : start + size], -1)
         total = total - (rows * ops.one_hot(wanted[:, i], size, ON, OFF)).sum(-1).mean()
         start = start + size
     return total
@@ -73,14 +87,18 @@ ON, OFF = ms.Tensor(1.0, ms.float32), ms.Tensor(0.0, ms.float32)
 
 def classes(scene):
     """The index of the scene's value in each head: int32 [4]."""
-    return np.array([values.index(getattr(scene, name)) for name, values in HEADS.items()], np.int32)
+    return np.array(
+        [values.index(getattr(scene, name)) for name, values in HEADS.items()], np.int32
+    )
 
 
 class Classifier:
     """The trained network: pictures in, features and values out."""
 
     def __init__(self, weights):
-        params = P.to_parameters(P.tree_map(lambda path, _: weights[path].astype(np.float32), specs()))
+        params = P.to_parameters(
+            P.tree_map(lambda path, _: weights[path].astype(np.float32), specs())
+        )
         self.graph = Graph(apply, params, K.default_kernels())
 
     @classmethod
@@ -91,28 +109,38 @@ class Classifier:
         """[N,3,H,W] -> (features [N,256], classes int [N,4])."""
         outputs = []
         for start in range(0, len(images), batch):
-            rows = images[start:start + batch]
-            padded = np.concatenate([rows, np.zeros((batch - len(rows), *rows.shape[1:]), np.float32)])
-            outputs.append([o.asnumpy()[:len(rows)] for o in self.graph(ms.Tensor(padded))])
+            rows = images[start : start + batch]
+            padded = np.concatenate(
+                [rows, np.zeros((batch - len(rows), *rows.shape[1:]), np.float32)]
+            )
+            outputs.append([o.asnumpy()[: len(rows)] for o in self.graph(ms.Tensor(padded))])
         found, logits = [np.concatenate(parts) for parts in zip(*outputs)]
         pieces = np.split(logits, np.cumsum(SIZES)[:-1], axis=1)
         return found, np.stack([piece.argmax(1) for piece in pieces], 1)
 
 
 def augment(images, rng):
-    """What the autoencoder may do to a picture must not matter: a little blur, noise and brightness."""
+    """What the autoencoder may do to a picture must not matter: a little blur, noise and
+    brightness."""
     gain = rng.uniform(0.92, 1.08, (len(images), 1, 1, 1))
     spread = rng.uniform(0, 0.04, (len(images), 1, 1, 1)) * rng.standard_normal(images.shape)
     blur = rng.uniform(0, 1, (len(images), 1, 1, 1))
     soft = images.copy()
-    soft[:, :, 1:-1, 1:-1] = sum(images[:, :, 1 + dy:-1 + dy or None, 1 + dx:-1 + dx or None]
-                                 for dy in (-1, 0, 1) for dx in (-1, 0, 1)) / 9
+    soft[:, :, 1:-1, 1:-1] = (
+        sum(
+            images[:, :, 1 + dy : -1 + dy or None, 1 + dx : -1 + dx or None]
+            for dy in (-1, 0, 1)
+            for dx in (-1, 0, 1)
+        )
+        / 9
+    )
     mixed = blur * soft + (1 - blur) * images
     return np.clip(mixed * gain + spread, -1, 1).astype(np.float32)
 
 
 def train(work, path, pictures, steps, batch=32, seed=0, log=print, until=None):
-    """Train on the first `pictures` of the training split; resumable like every run of `steps.run`."""
+    """Train on the first `pictures` of the training split; resumable like every run of
+    `steps.run`."""
     chunks = data.pictures(Path(work) / "pictures", pictures)
     wanted = np.stack([classes(W.sample_scene(W.SEEDS["train"][i])) for i in range(pictures)])
     params = P.to_parameters(P.init(specs(), np.random.default_rng([seed, 1])))
@@ -129,7 +157,8 @@ def train(work, path, pictures, steps, batch=32, seed=0, log=print, until=None):
 
 
 def export(checkpoint, path):
-    """Write the averaged weights of a checkpoint alone, in float16, as `Classifier.load` reads them."""
+    """Write the averaged weights of a checkpoint alone, in float16, as `Classifier.load` reads
+    them."""
     progress, weights = S.read_weights(checkpoint)
     arrays = {f"ema.{name}": weights[name].astype(np.float16) for name in P.flatten(specs())}
     save_file(arrays, str(path), metadata={"progress": json.dumps(progress._asdict())})
@@ -144,10 +173,23 @@ def accuracy(classifier, count=1000, split="validation"):
 
 
 def main():
-    """Train the classifier, write its weights and print their accuracy on scenes it has not seen."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the pictures; the checkpoint goes there as well")
-    parser.add_argument("--out", type=Path, default=TRAINED, help="weights that evaluate.py reads (default: %(default)s)")
+    """Train the classifier, write its weights and print their accuracy on scenes it has not
+    seen."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        required=True,
+        help="folder of the pictures; the checkpoint goes there as well",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=TRAINED,
+        help="weights that evaluate.py reads (default: %(default)s)",
+    )
     parser.add_argument("--pictures", type=int, default=10000)
     parser.add_argument("--steps", type=int, default=2500)
     arguments = parser.parse_args()

@@ -1,10 +1,11 @@
-"""One training step with MindSpore and with PyTorch, in turn: milliseconds of each and the ratio to MindSpore.
+"""One training step with MindSpore and with PyTorch, in turn: milliseconds of each and the ratio to
+MindSpore.
 
     python -m benchmarks.orchard.compare vae [--batch 8] [--crop 64] [--runs 7]
     python -m benchmarks.orchard.compare unet [--batch 32] [--runs 7]
 
-Needs the extra `train`, for the UNet also transformers. PyTorch computes the autoencoder in bfloat16, as
-`train.py vae --backend torch` does, the UNet in float32 and in bfloat16.
+Needs the extra `train`, for the UNet also transformers. PyTorch computes the autoencoder in
+bfloat16, as `train.py vae --backend torch` does, the UNet in float32 and in bfloat16.
 """
 
 import argparse
@@ -20,13 +21,20 @@ from . import layout, steps as S, train
 def vae_steps(batch, crop):
     """{name: a training step of the autoencoder without arguments}."""
     from .torch_steps import VAETrainStep
+
     rng, cells = np.random.default_rng(0), crop // layout.VAE.factor
     weights = P.init(vae.specs(layout.VAE), rng)
     image = rng.uniform(-1, 1, (batch, 3, crop, crop)).astype(np.float32)
-    noise = rng.standard_normal((batch, layout.VAE.latent_channels, cells, cells)).astype(np.float32)
+    noise = rng.standard_normal((batch, layout.VAE.latent_channels, cells, cells)).astype(
+        np.float32
+    )
     inputs = (image, image, noise, np.ones((batch, 1, cells, cells), np.float32))
-    steps = {"mindspore": S.TrainStep(train.vae_loss, P.to_parameters(weights), layout.VAE, K.default_kernels()),
-             "torch bf16": VAETrainStep(train.vae_terms, weights)}
+    steps = {
+        "mindspore": S.TrainStep(
+            train.vae_loss, P.to_parameters(weights), layout.VAE, K.default_kernels()
+        ),
+        "torch bf16": VAETrainStep(train.vae_terms, weights),
+    }
     rates = S.rates(0, 1000, 1e-3)
     return {name: lambda step=step: step(rates, *inputs) for name, step in steps.items()}
 
@@ -36,6 +44,7 @@ def unet_steps(batch):
     import torch
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
+
     config, text_config, rng = layout.UNET, layout.text_config(), np.random.default_rng(0)
     shape = (batch, config.in_channels, config.sample_size, config.sample_size)
     latents, noise = rng.standard_normal((2, *shape)).astype(np.float32)
@@ -43,9 +52,21 @@ def unet_steps(batch):
     timesteps = rng.integers(1000, size=batch).astype(np.int32)
     ids = rng.integers(text_config.vocab_size, size=(batch, 77)).astype(np.int32)
     specs = {**clip.specs(text_config), **unet.specs(config)}
-    ours = S.TrainStep(train.unet_loss, P.to_parameters(P.init(specs, rng)), text_config, config, K.default_kernels())
-    text = {key: value for key, value in layout.public("text_encoder", text_config).items() if key != "architectures"}
-    text, theirs = CLIPTextModel(CLIPTextConfig(**text)), UNet2DConditionModel.from_config(layout.public("unet", config))
+    ours = S.TrainStep(
+        train.unet_loss,
+        P.to_parameters(P.init(specs, rng)),
+        text_config,
+        config,
+        K.default_kernels(),
+    )
+    text = {
+        key: value
+        for key, value in layout.public("text_encoder", text_config).items()
+        if key != "architectures"
+    }
+    text, theirs = CLIPTextModel(CLIPTextConfig(**text)), UNet2DConditionModel.from_config(
+        layout.public("unet", config)
+    )
     leaves = [*text.parameters(), *theirs.parameters()]
     optimizer = torch.optim.AdamW(leaves, 1e-4, betas=S.BETAS, weight_decay=S.WEIGHT_DECAY)
 
@@ -53,8 +74,8 @@ def unet_steps(batch):
         x, e = torch.from_numpy(latents), torch.from_numpy(noise)
         with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
             states = text(torch.from_numpy(ids).long())[0]
-            v = theirs(0.5 ** 0.5 * (x + e), torch.from_numpy(timesteps), states).sample
-        loss = ((v.float() - 0.5 ** 0.5 * (e - x)) ** 2).mean()
+            v = theirs(0.5**0.5 * (x + e), torch.from_numpy(timesteps), states).sample
+        loss = ((v.float() - 0.5**0.5 * (e - x)) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(leaves, S.LARGEST_NORM)
@@ -62,13 +83,18 @@ def unet_steps(batch):
         return float(loss)
 
     rates = S.rates(0, 1000, 1e-4)
-    return {"mindspore": lambda: ours(rates, latents, noise, roots, timesteps, ids),
-            "torch fp32": lambda: torch_step(False), "torch bf16": lambda: torch_step(True)}
+    return {
+        "mindspore": lambda: ours(rates, latents, noise, roots, timesteps, ids),
+        "torch fp32": lambda: torch_step(False),
+        "torch bf16": lambda: torch_step(True),
+    }
 
 
 def main():
     """Print the medians and the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stage", choices=("vae", "unet"))
     parser.add_argument("--batch", type=int, help="default: 8 of the autoencoder, 32 of the UNet")
     parser.add_argument("--crop", type=int, default=64, help="of the autoencoder's pictures")

@@ -14,7 +14,8 @@ CHUNK = 500
 
 
 def pictures(folder, count, split="train"):
-    """The first `count` pictures of a split: a list of memory-mapped uint8 [CHUNK,H,W,3]; draws what is not there yet.
+    """The first `count` pictures of a split: a list of memory-mapped uint8 [CHUNK,H,W,3]; draws
+    what is not there yet.
 
     Chunks appear whole or not at all, so that drawing can be stopped at any moment and go on.
     Raises:
@@ -59,13 +60,14 @@ def to_model(batch):
 def crops(chunks, count, rng, batch, size):
     """Random crops of the first `count` pictures, half of them mirrored: float32 [B,3,size,size].
 
-    A corner is the mean of two uniform draws: the middle, where the objects are, is seen more often than the edges.
+    A corner is the mean of two uniform draws: the middle, where the objects are, is seen more often
+    than the edges.
     """
     out = np.empty((batch, size, size, 3), np.uint8)
     for i in range(batch):
         picture = take(chunks, int(rng.integers(count)))
         y, x = rng.integers(0, W.SIZE - size + 1, (2, 2)).sum(0) // 2
-        crop = picture[y:y + size, x:x + size]
+        crop = picture[y : y + size, x : x + size]
         out[i] = crop[:, ::-1] if rng.random() < 0.5 else crop
     return to_model(out)
 
@@ -79,12 +81,13 @@ def own_cells(rng, batch, size, share):
     for i in np.flatnonzero(rng.random(batch) < share):
         height, width = rng.integers(size // 4, 3 * size // 4 + 1, 2)
         top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
-        own[i, 0, top:top + height, left:left + width] = 0
+        own[i, 0, top : top + height, left : left + width] = 0
     return own
 
 
 def exchanged(image, own):
-    """Pixels [B,C,H,W] of the cells that are not a picture's own are those of the batch's picture from the other end."""
+    """Pixels [B,C,H,W] of the cells that are not a picture's own are those of the batch's picture
+    from the other end."""
     factor = image.shape[2] // own.shape[2]
     own = np.kron(own, np.ones((1, 1, factor, factor), np.float32))
     return own * image + (1 - own) * image[::-1]

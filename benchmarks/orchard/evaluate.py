@@ -1,11 +1,13 @@
-"""Measure a model on edits whose true answer is known: a table (JSON and Markdown) and a contact sheet.
+"""Measure a model on edits whose true answer is known: a table (JSON and Markdown) and a contact
+sheet.
 
     python -m benchmarks.orchard.evaluate --out results [--model DIR] [--edits 201]
 
-A third of the edits each changes the fruit, the container, and both. The true mask is what differs between two renders
-of one scene (`world.true_mask`), on the grid of the latents: a cell counts as soon as one of its 8x8 pixels differs, since
-no latent mask can be finer. Intervals are 95 %: Wilson's for shares, two standard errors of the mean for the rest. What the
-folder of results has already is not measured again, so that a run can be stopped and continued.
+A third of the edits each changes the fruit, the container, and both. The true mask is what differs
+between two renders of one scene (`world.true_mask`), on the grid of the latents: a cell counts as
+soon as one of its 8x8 pixels differs, since no latent mask can be finer. Intervals are 95 %:
+Wilson's for shares, two standard errors of the mean for the rest. What the folder of results has
+already is not measured again, so that a run can be stopped and continued.
 """
 
 import argparse
@@ -29,11 +31,14 @@ from .train import to_pixels
 
 BATCH = 12  # edits at once
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
-IN_LINES = {"DiffEdit": "", "recipe smooth": ", recipe smooth"}  # methods whose kinds of edits have lines of their own
+IN_LINES = {
+    "DiffEdit": "",
+    "recipe smooth": ", recipe smooth",
+}  # methods whose kinds of edits have lines of their own
 BEST = "each picture's best"
 
 
-# --- measures ---------------------------------------------------------------------------------------------------------
+# --- measures -------------------------------------------------------------------------------------
 
 
 def judge(case, image, mask, round_trip, found, factor):
@@ -67,7 +72,8 @@ def judge(case, image, mask, round_trip, found, factor):
 
 
 def interval(values):
-    """(mean, low, high) at 95 %: Wilson's for booleans, else 1.96 standard errors; values that are not numbers are left out."""
+    """(mean, low, high) at 95 %: Wilson's for booleans, else 1.96 standard errors; values that are
+    not numbers are left out."""
     values = np.asarray(values)
     n, z = len(values), 1.96
     if values.dtype == bool:
@@ -82,20 +88,24 @@ def interval(values):
 
 
 def frechet(a, b):
-    """Fréchet distance of two sets of features [N,F] taken as normal (Heusel et al. 2017, eq. 6)."""
+    """Fréchet distance of two sets of features [N,F] taken as normal (Heusel et al. 2017, eq.
+    6)."""
     means, covariances = [x.mean(0) for x in (a, b)], [np.cov(x, rowvar=False) for x in (a, b)]
     values, vectors = np.linalg.eigh(covariances[0])
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     cross = np.linalg.eigvalsh(root @ covariances[1] @ root)
     squares = ((means[0] - means[1]) ** 2).sum()
-    return float(squares + sum(map(np.trace, covariances)) - 2 * np.sqrt(np.clip(cross, 0, None)).sum())
+    return float(
+        squares + sum(map(np.trace, covariances)) - 2 * np.sqrt(np.clip(cross, 0, None)).sum()
+    )
 
 
 def run_method(name, model, options, found_cases, classifier, trips):
-    """(records, outcome images [N,3,H,W], masks, noise maps, features) of a method over all cases."""
+    """(records, outcome images [N,3,H,W], masks, noise maps, features) of a method over all
+    cases."""
     images, masks, maps = [], [], []
     for start in tqdm(range(0, len(found_cases), BATCH), desc=name, disable=None):
-        batch = found_cases[start:start + BATCH]
+        batch = found_cases[start : start + BATCH]
         outcome = METHODS[name](setting(model, options, batch), batch)
         images.append(np.clip(outcome.images, -1, 1))
         masks += list(outcome.masks) if outcome.masks is not None else [None] * len(batch)
@@ -109,8 +119,12 @@ def run_method(name, model, options, found_cases, classifier, trips):
 
 def round_trips(model, found_cases):
     """The sources through the VAE and back."""
-    return np.concatenate([np.clip(model.decode_latents(model.latents(model.encode_image(c.source[None]))), -1, 1)
-                           for c in tqdm(found_cases, desc="round trips", disable=None)])
+    return np.concatenate(
+        [
+            np.clip(model.decode_latents(model.latents(model.encode_image(c.source[None]))), -1, 1)
+            for c in tqdm(found_cases, desc="round trips", disable=None)
+        ]
+    )
 
 
 def summarise(records):
@@ -121,39 +135,62 @@ def summarise(records):
 def groups(found_cases):
     """{line of the table: indices of its cases}."""
     lines = {kind: [i for i, c in enumerate(found_cases) if c.kind == kind] for kind in W.EDITS}
-    lines["removing the container"] = [i for i in lines["container"] if found_cases[i].edited.container == "none"]
+    lines["removing the container"] = [
+        i for i in lines["container"] if found_cases[i].edited.container == "none"
+    ]
     lines["single fruit"] = [i for i in lines["fruit"] if found_cases[i].scene.count == 1]
     return {name: rows for name, rows in lines.items() if rows}
 
 
 def threshold_curve(found_cases, maps, clamp_ratio):
-    """{kind: {threshold: mean IoU}}: what each threshold finds in the noise maps [h,w] of the cases.
+    """{kind: {threshold: mean IoU}}: what each threshold finds in the noise maps [h,w] of the
+    cases.
 
-    BEST is the mean of what the best threshold of each picture finds, of all that there are: the limit that the maps set.
+    BEST is the mean of what the best threshold of each picture finds, of all that there are: the
+    limit that the maps set.
     """
     factor = found_cases[0].mask.shape[0] // maps[0].shape[0]
     truths = [W.on_grid(c.mask, factor) for c in found_cases]
     normalised = normalise(ms.Tensor(np.stack(maps)), clamp_ratio).asnumpy()
-    found = {t: np.array([measures.overlap(y > t, true)[0] for y, true in zip(normalised, truths)]) for t in THRESHOLDS}
+    found = {
+        t: np.array([measures.overlap(y > t, true)[0] for y, true in zip(normalised, truths)])
+        for t in THRESHOLDS
+    }
     found[BEST] = np.array([measures.best_overlap(y, true) for y, true in zip(maps, truths)])
     kinds = np.array([c.kind for c in found_cases])
-    return {kind: {t: float(values[kinds == kind].mean()) for t, values in found.items()} for kind in dict.fromkeys(kinds)}
+    return {
+        kind: {t: float(values[kinds == kind].mean()) for t, values in found.items()}
+        for kind in dict.fromkeys(kinds)
+    }
 
 
 def text_to_image(model, options, classifier, count, held_out, batch=8):
-    """Plain samples of captions of test scenes: (scenes, whether each head is right [N,4], pictures)."""
+    """Plain samples of captions of test scenes: (scenes, whether each head is right [N,4],
+    pictures)."""
     seeds = W.SEEDS["test"][-count:]
     scenes = [W.sample_scene(seed, held_out) for seed in seeds]
     texts = [W.captions(scene)[2] for scene in scenes]  # the one that names the count
     levels = S.levels(model.configs.scheduler, options.num_inference_steps)
     size, pictures = model.configs.unet.sample_size, []
     for start in tqdm(range(0, count, batch), desc="text to image", disable=None):
-        part = texts[start:start + batch]
-        noise = np.stack([D.draw_noise(seed, 1, 1, (model.configs.latent_channels, size, size))["posterior"][0]
-                          for seed in seeds[start:start + batch]])
-        latents = measures.sample(model.predict, ms.Tensor(noise), levels, text_states(model, part),
-                                  text_states(model, [""] * len(part)), options.guidance_scale,
-                                  model.configs.scheduler.prediction_type)
+        part = texts[start : start + batch]
+        noise = np.stack(
+            [
+                D.draw_noise(seed, 1, 1, (model.configs.latent_channels, size, size))["posterior"][
+                    0
+                ]
+                for seed in seeds[start : start + batch]
+            ]
+        )
+        latents = measures.sample(
+            model.predict,
+            ms.Tensor(noise),
+            levels,
+            text_states(model, part),
+            text_states(model, [""] * len(part)),
+            options.guidance_scale,
+            model.configs.scheduler.prediction_type,
+        )
         pictures.append(np.clip(model.decode_latents(latents), -1, 1))
     pictures = np.concatenate(pictures)
     _, found = classifier(pictures)
@@ -161,29 +198,43 @@ def text_to_image(model, options, classifier, count, held_out, batch=8):
 
 
 def shares(right):
-    """{head: interval of the share of right answers}, and that of fruit, container and background together."""
+    """{head: interval of the share of right answers}, and that of fruit, container and background
+    together."""
     names = list(C.HEADS)
     numbers = {name: interval(right[:, i]) for i, name in enumerate(names)}
-    numbers["fruit, container and background"] = interval(right[:, :names.index("count")].all(1))
+    numbers["fruit, container and background"] = interval(right[:, : names.index("count")].all(1))
     return numbers
 
 
 def new_to_v0(scene):
-    """Whether even the model whose weights training started from (6 fruits, no checked cloth) cannot know the combination."""
+    """Whether even the model whose weights training started from (6 fruits, no checked cloth)
+    cannot know the combination."""
     return scene.fruit in ("strawberry", "banana") or scene.background == "a checked cloth"
 
 
-# --- output -----------------------------------------------------------------------------------------------------------
+# --- output ---------------------------------------------------------------------------------------
 
 
 def contact_sheet(found_cases, records, images, masks, maps, each=12):
-    """Best, median and worst edits by their PSNR to the truth, side by side: source, heat map, mask, edit, truth."""
-    order = sorted((i for i, r in enumerate(records) if np.isfinite(r["edit psnr"])), key=lambda i: -records[i]["edit psnr"])
+    """Best, median and worst edits by their PSNR to the truth, side by side: source, heat map,
+    mask, edit, truth."""
+    order = sorted(
+        (i for i, r in enumerate(records) if np.isfinite(r["edit psnr"])),
+        key=lambda i: -records[i]["edit psnr"],
+    )
     each = min(each, len(order))
     middle = (len(order) - each) // 2
-    columns = [order[:each], order[middle:middle + each], order[-each:]]
-    rows = [[picture for column in columns for picture in strip(found_cases[column[k]], images[column[k]], masks[column[k]],
-                                                                maps[column[k]])] for k in range(each)]
+    columns = [order[:each], order[middle : middle + each], order[-each:]]
+    rows = [
+        [
+            picture
+            for column in columns
+            for picture in strip(
+                found_cases[column[k]], images[column[k]], masks[column[k]], maps[column[k]]
+            )
+        ]
+        for k in range(each)
+    ]
     return W.sheet(rows)
 
 
@@ -198,24 +249,38 @@ def strip(case, image, mask, noise_map):
     return [source, np.asarray(I.heat_map(wide[0])), dimmed, edit, truth]
 
 
-COLUMNS = {"iou": "mask IoU", "precision": "precision", "recall": "recall", "recognised": "fruit and container right",
-           "fruit right": "fruit right", "container right": "container right", "rest unchanged": "container and background right",
-           "outside psnr": "PSNR outside predicted mask", "outside floor": "(VAE floor)",
-           "beyond psnr": "PSNR a cell further out", "beyond floor": "(VAE floor)",
-           "background psnr": "PSNR outside true mask", "background floor": "(VAE floor)",
-           "edit psnr": "PSNR to true edit inside", "edit slope error": "slope error inside"}
+COLUMNS = {
+    "iou": "mask IoU",
+    "precision": "precision",
+    "recall": "recall",
+    "recognised": "fruit and container right",
+    "fruit right": "fruit right",
+    "container right": "container right",
+    "rest unchanged": "container and background right",
+    "outside psnr": "PSNR outside predicted mask",
+    "outside floor": "(VAE floor)",
+    "beyond psnr": "PSNR a cell further out",
+    "beyond floor": "(VAE floor)",
+    "background psnr": "PSNR outside true mask",
+    "background floor": "(VAE floor)",
+    "edit psnr": "PSNR to true edit inside",
+    "edit slope error": "slope error inside",
+}
 
 
 def table(lines):
     """Markdown of {line: {measure: interval}}."""
     text = ["| | n | " + " | ".join(COLUMNS.values()) + " |", "|" + "---|" * (len(COLUMNS) + 2)]
     for name, (count, numbers) in lines.items():
-        text.append(f"| {name} | {count} | " + " | ".join(shown(numbers.get(key)) for key in COLUMNS) + " |")
+        text.append(
+            f"| {name} | {count} | " + " | ".join(shown(numbers.get(key)) for key in COLUMNS) + " |"
+        )
     return "\n".join(text) + "\n"
 
 
 def shown(triple):
-    """0.842 [0.821, 0.863]; a dash where a method has no such number, no interval around a single one."""
+    """0.842 [0.821, 0.863]; a dash where a method has no such number, no interval around a single
+    one."""
     if triple is None or not np.isfinite(triple[0]):
         return "-"
     mean, low, high = triple
@@ -227,12 +292,18 @@ def shown(triple):
 
 def parser():
     """The command line."""
-    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("--model", default=M.ORCHARD, help="folder of the model (default: the one that ships)")
+    top = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    top.add_argument(
+        "--model", default=M.ORCHARD, help="folder of the model (default: the one that ships)"
+    )
     top.add_argument("--classifier", default=C.TRAINED, type=Path, help="weights of another judge")
     top.add_argument("--out", required=True, type=Path, help="folder of the results")
     top.add_argument("--edits", type=int, default=201)
-    top.add_argument("--texts", type=int, default=96, help="samples of seen, and of held-out combinations")
+    top.add_argument(
+        "--texts", type=int, default=96, help="samples of seen, and of held-out combinations"
+    )
     top.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     top.add_argument("--steps", type=int, default=50)
     top.add_argument("--guidance", type=float, default=D.RECIPES["paper"].guidance_scale)
@@ -250,73 +321,125 @@ def main(argv=None):
 
 
 def begin(a, options):
-    """The results so far: those in the folder, if they are of the same model and settings, else none."""
+    """The results so far: those in the folder, if they are of the same model and settings, else
+    none."""
     judge = hashlib.sha256(Path(a.classifier).read_bytes()).hexdigest()[:8]
-    facts = {"model": model_name(a.model, M.COMPONENTS), "edits": a.edits, "texts": a.texts, "classifier": judge,
-             "options": dataclasses.asdict(options)}
-    results = {"facts": facts, "lines": {}, "thresholds": {}, "methods": {}, "csfid": {}, "text to image": {}, "records": {}}
+    facts = {
+        "model": model_name(a.model, M.COMPONENTS),
+        "edits": a.edits,
+        "texts": a.texts,
+        "classifier": judge,
+        "options": dataclasses.asdict(options),
+    }
+    results = {
+        "facts": facts,
+        "lines": {},
+        "thresholds": {},
+        "methods": {},
+        "csfid": {},
+        "text to image": {},
+        "records": {},
+    }
     earlier = a.out / "results.json"
     if earlier.exists():
         results = json.loads(earlier.read_text(encoding="utf-8"))
         if results.get("facts") != facts:
-            raise InputError(f"{earlier} is of another model or other settings: give another --out.")
+            raise InputError(
+                f"{earlier} is of another model or other settings: give another --out."
+            )
     return results
 
 
 def evaluate(a):
-    """The whole measurement, written step by step into the folder; what is there already is not measured again."""
+    """The whole measurement, written step by step into the folder; what is there already is not
+    measured again."""
     a.out.mkdir(parents=True, exist_ok=True)
     options = D.RECIPES["paper"].replace(num_inference_steps=a.steps, guidance_scale=a.guidance)
     results = begin(a, options)
     model, classifier = M.Model.load(a.model), C.Classifier.load(a.classifier)
     found_cases = cases(a.edits)
     trips = round_trips(model, found_cases)
-    sources, truths = [np.stack([getattr(c, name) for c in found_cases]) for name in ("source", "truth")]
+    sources, truths = [
+        np.stack([getattr(c, name) for c in found_cases]) for name in ("source", "truth")
+    ]
     results["classifier accuracy"] = C.accuracy(classifier)
-    results["vae"] = {"psnr": measures.psnr(trips, sources), "slope error": measures.slope_error(trips, sources)}
+    results["vae"] = {
+        "psnr": measures.psnr(trips, sources),
+        "slope error": measures.slope_error(trips, sources),
+    }
     true_features = classifier(truths)[0]
     for name in a.methods:
         if name in results["methods"]:
             continue
-        records, images, masks, maps, features = run_method(name, model, options, found_cases, classifier, trips)
+        records, images, masks, maps, features = run_method(
+            name, model, options, found_cases, classifier, trips
+        )
         results["records"][name] = records
         results["methods"][name] = len(records), summarise(records)
         results["csfid"][name] = frechet(features, true_features)
         if name in IN_LINES:
-            results["lines"].update({line + IN_LINES[name]: (len(rows), summarise([records[i] for i in rows]))
-                                     for line, rows in groups(found_cases).items()})
+            results["lines"].update(
+                {
+                    line + IN_LINES[name]: (len(rows), summarise([records[i] for i in rows]))
+                    for line, rows in groups(found_cases).items()
+                }
+            )
         if name == "DiffEdit":
             results["thresholds"] = threshold_curve(found_cases, maps, options.mask_clamp_ratio)
-            contact_sheet(found_cases, records, images, masks, maps).save(a.out / "edits.jpg", quality=85)
+            contact_sheet(found_cases, records, images, masks, maps).save(
+                a.out / "edits.jpg", quality=85
+            )
         write(a.out, results)
-    for name, held_out in (("seen combinations", False), ("held-out combinations", True)) if a.texts else ():
+    for name, held_out in (
+        (("seen combinations", False), ("held-out combinations", True)) if a.texts else ()
+    ):
         if name in results["text to image"]:
             continue
         scenes, right, pictures = text_to_image(model, options, classifier, a.texts, held_out)
         results["text to image"][name] = len(scenes), shares(right)
         new = [new_to_v0(scene) for scene in scenes]
         if held_out and any(new):
-            results["text to image"]["held-out combinations that are new to v0 too"] = sum(new), shares(right[new])
-        W.sheet([list(to_pixels(pictures[i:i + 8])) for i in range(0, len(pictures) // 8 * 8, 8)]).save(
-            a.out / f"samples-{name.split()[0]}.png")
+            results["text to image"]["held-out combinations that are new to v0 too"] = sum(
+                new
+            ), shares(right[new])
+        W.sheet(
+            [list(to_pixels(pictures[i : i + 8])) for i in range(0, len(pictures) // 8 * 8, 8)]
+        ).save(a.out / f"samples-{name.split()[0]}.png")
         write(a.out, results)
     print((a.out / "results.md").read_text(encoding="utf-8"))
 
 
 def write(folder, results):
     """results.json and results.md, with what is known so far."""
-    text = (f"VAE round trip of {results['facts']['edits']} test renders: PSNR {results['vae']['psnr']:.2f} dB, "
-            f"slope error {results['vae']['slope error']:.3f}.\n")
+    text = (
+        f"VAE round trip of {results['facts']['edits']} test renders: PSNR {results['vae']['psnr']:.2f} dB, "
+        f"slope error {results['vae']['slope error']:.3f}.\n"
+    )
     text += "Classifier on unseen renders: "
     text += ", ".join(f"{k} {v:.3f}" for k, v in results["classifier accuracy"].items()) + ".\n\n"
     text += table(results["lines"]) + "\n"
     for kind, curve in results["thresholds"].items():
-        text += f"Mask IoU of {kind} by mask_threshold: " + ", ".join(f"{t} {value:.3f}" for t, value in curve.items()) + ".\n\n"
+        text += (
+            f"Mask IoU of {kind} by mask_threshold: "
+            + ", ".join(f"{t} {value:.3f}" for t, value in curve.items())
+            + ".\n\n"
+        )
     text += "All edits, against the alternatives:\n\n" + table(results["methods"]) + "\n"
-    text += "CSFID to the true edits: " + ", ".join(f"{k} {v:.2f}" for k, v in results["csfid"].items()) + ".\n\n"
+    text += (
+        "CSFID to the true edits: "
+        + ", ".join(f"{k} {v:.2f}" for k, v in results["csfid"].items())
+        + ".\n\n"
+    )
     for line, (count, numbers) in results["text to image"].items():
-        text += f"Text to image, {line} (n = {count}): " + ", ".join(f"{k} {shown(v)}" for k, v in numbers.items()) + ".\n\n"
-    for name, content in (("results.json", json.dumps(results, indent=1, default=float) + "\n"), ("results.md", text)):
+        text += (
+            f"Text to image, {line} (n = {count}): "
+            + ", ".join(f"{k} {shown(v)}" for k, v in numbers.items())
+            + ".\n\n"
+        )
+    for name, content in (
+        ("results.json", json.dumps(results, indent=1, default=float) + "\n"),
+        ("results.md", text),
+    ):
         (folder / "results.part").write_text(content, encoding="utf-8")
         (folder / "results.part").replace(folder / name)
 

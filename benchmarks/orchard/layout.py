@@ -1,4 +1,5 @@
-"""The Orchard's model as a folder in the public layout: configurations, tokenizer files, weights, model card."""
+"""The Orchard's model as a folder in the public layout: configurations, tokenizer files, weights,
+model card."""
 
 import dataclasses
 import json
@@ -16,35 +17,58 @@ from . import world as W
 
 START, END, PAD = "<|startoftext|>", "<|endoftext|>", "!"
 SPECIAL = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": PAD}
-CLASSES = {"text_encoder": ("transformers", "CLIPTextModel"), "unet": ("diffusers", "UNet2DConditionModel"),
-           "vae": ("diffusers", "AutoencoderKL"), "scheduler": ("diffusers", "DDIMScheduler"),
-           "tokenizer": ("transformers", "CLIPTokenizer")}
+CLASSES = {
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+    "scheduler": ("diffusers", "DDIMScheduler"),
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+}
 
-VAE = VAEConfig(block_out_channels=(32, 64, 96, 128), layers_per_block=1, norm_num_groups=16, sample_size=W.SIZE)
+VAE = VAEConfig(
+    block_out_channels=(32, 64, 96, 128), layers_per_block=1, norm_num_groups=16, sample_size=W.SIZE
+)
 UNET = UNetConfig(
-    sample_size=W.SIZE // VAE.factor, block_out_channels=(96, 160, 224), layers_per_block=1, attention_head_dim=(3, 5, 7),
-    cross_attention_dim=128, use_linear_projection=True, norm_num_groups=16,
+    sample_size=W.SIZE // VAE.factor,
+    block_out_channels=(96, 160, 224),
+    layers_per_block=1,
+    attention_head_dim=(3, 5, 7),
+    cross_attention_dim=128,
+    use_linear_projection=True,
+    norm_num_groups=16,
     down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"))
-SCHEDULER = SchedulerConfig(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
-                            set_alpha_to_one=False, prediction_type="v_prediction")
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+)
+SCHEDULER = SchedulerConfig(
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    steps_offset=1,
+    set_alpha_to_one=False,
+    prediction_type="v_prediction",
+)
 
 
 def words():
     """Every word of the world's captions, and a few more that a user may try, sorted."""
-    found = set("a an the and of on in with photo picture still life some red green yellow purple".split())
+    found = set(
+        "a an the and of on in with photo picture still life some red green yellow purple".split()
+    )
     for fruit in (*W.FRUITS, W.MIXED):
         for container in W.CONTAINERS:
             for background in W.BACKGROUNDS:
-                for count in W.COUNTS[1 if fruit == W.MIXED else 0:]:
+                for count in W.COUNTS[1 if fruit == W.MIXED else 0 :]:
                     for place in W.PLACES:
-                        for text in W.captions(W.Scene(fruit, container, background, count, place, 0)):
+                        for text in W.captions(
+                            W.Scene(fruit, container, background, count, place, 0)
+                        ):
                             found.update(text.split())
     return sorted(found | set(W.PLURALS.values()) | set(W.FRUITS))
 
 
 def vocabulary():
-    """(tokens, merges) of a byte-pair encoding in which each of `words` is one token and every text can be written."""
+    """(tokens, merges) of a byte-pair encoding in which each of `words` is one token and every text
+    can be written."""
     symbols = sorted(ByteLevel.alphabet())
     tokens, merges = symbols + [s + "</w>" for s in symbols], []
     for word in sorted(words(), key=lambda w: (len(w), w)):
@@ -58,13 +82,16 @@ def vocabulary():
 
 
 def merged(parts, merges):
-    """Apply byte-pair merges, earlier ones first, as long as one applies (Sennrich et al. 2016, algorithm 1)."""
+    """Apply byte-pair merges, earlier ones first, as long as one applies (Sennrich et al. 2016,
+    algorithm 1)."""
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     while len(parts) > 1:
-        rank, i = min((ranks.get((parts[i], parts[i + 1]), len(merges)), i) for i in range(len(parts) - 1))
+        rank, i = min(
+            (ranks.get((parts[i], parts[i + 1]), len(merges)), i) for i in range(len(parts) - 1)
+        )
         if rank == len(merges):
             break
-        parts = [*parts[:i], parts[i] + parts[i + 1], *parts[i + 2:]]
+        parts = [*parts[:i], parts[i] + parts[i + 1], *parts[i + 2 :]]
     return parts
 
 
@@ -73,23 +100,40 @@ def write_tokenizer(folder):
     folder.mkdir(parents=True, exist_ok=True)
     tokens, merges = vocabulary()
     write_json(folder / "vocab.json", {token: i for i, token in enumerate(tokens)})
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8")
-    write_json(folder / "tokenizer_config.json", {
-        "tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True, "add_prefix_space": False,
-        "errors": "replace", **SPECIAL})
+    (folder / "merges.txt").write_text(
+        "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8"
+    )
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": 77,
+            "do_lower_case": True,
+            "add_prefix_space": False,
+            "errors": "replace",
+            **SPECIAL,
+        },
+    )
     write_json(folder / "special_tokens_map.json", SPECIAL)
 
 
 def text_config():
     """The text encoder's configuration; its vocabulary is `vocabulary()`."""
-    return TextConfig(vocab_size=len(vocabulary()[0]), hidden_size=UNET.cross_attention_dim,
-                      intermediate_size=4 * UNET.cross_attention_dim, num_hidden_layers=2, num_attention_heads=4,
-                      hidden_act="gelu")
+    return TextConfig(
+        vocab_size=len(vocabulary()[0]),
+        hidden_size=UNET.cross_attention_dim,
+        intermediate_size=4 * UNET.cross_attention_dim,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        hidden_act="gelu",
+    )
 
 
 def configs(scaling_factor=1.0):
     """The four configurations of the model."""
-    return M.Configs(text_config(), UNET, dataclasses.replace(VAE, scaling_factor=scaling_factor), SCHEDULER)
+    return M.Configs(
+        text_config(), UNET, dataclasses.replace(VAE, scaling_factor=scaling_factor), SCHEDULER
+    )
 
 
 def public(component, config):
@@ -97,13 +141,22 @@ def public(component, config):
     fields = {"_class_name": CLASSES[component][1], **dataclasses.asdict(config)}
     if component == "vae":
         levels = len(config.block_out_channels)
-        fields.update(act_fn="silu", down_block_types=["DownEncoderBlock2D"] * levels,
-                      up_block_types=["UpDecoderBlock2D"] * levels)
+        fields.update(
+            act_fn="silu",
+            down_block_types=["DownEncoderBlock2D"] * levels,
+            up_block_types=["UpDecoderBlock2D"] * levels,
+        )
     elif component == "text_encoder":
         fields.pop("_class_name")
         tokens = vocabulary()[0]
-        fields.update(architectures=["CLIPTextModel"], model_type="clip_text_model", projection_dim=config.hidden_size,
-                      bos_token_id=tokens.index(START), eos_token_id=tokens.index(END), pad_token_id=tokens.index(PAD))
+        fields.update(
+            architectures=["CLIPTextModel"],
+            model_type="clip_text_model",
+            projection_dim=config.hidden_size,
+            bos_token_id=tokens.index(START),
+            eos_token_id=tokens.index(END),
+            pad_token_id=tokens.index(PAD),
+        )
     elif component == "scheduler":
         fields.update(clip_sample=False, thresholding=False)
     return fields
@@ -120,11 +173,22 @@ def write_model(folder, scaling_factor, weights, training, card):
     """
     folder, found = Path(folder), configs(scaling_factor)
     part = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
-    write_json(part / "model_index.json", {
-        "_class_name": "StableDiffusionPipeline", **{name: list(value) for name, value in CLASSES.items()},
-        "safety_checker": [None, None], "feature_extractor": [None, None], "image_encoder": [None, None],
-        "requires_safety_checker": False})
-    for component, config in (("text_encoder", found.text), ("unet", found.unet), ("vae", found.vae)):
+    write_json(
+        part / "model_index.json",
+        {
+            "_class_name": "StableDiffusionPipeline",
+            **{name: list(value) for name, value in CLASSES.items()},
+            "safety_checker": [None, None],
+            "feature_extractor": [None, None],
+            "image_encoder": [None, None],
+            "requires_safety_checker": False,
+        },
+    )
+    for component, config in (
+        ("text_encoder", found.text),
+        ("unet", found.unet),
+        ("vae", found.vae),
+    ):
         (part / component).mkdir()
         write_json(part / component / "config.json", public(component, config))
         file = part / component / (M.COMPONENTS[component][2] + ".safetensors")

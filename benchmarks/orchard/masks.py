@@ -2,10 +2,11 @@
 
     python -m benchmarks.orchard.masks [--edits 120] [--strengths 0.35 0.5 0.65] [--maps 10 30]
 
-For each noise strength and number of noise draws: the mean IoU with the true mask, on the grid of the latents, for edits of the
-fruit, the container, and both, of validation scenes. The rows of a block are ways from one noise map to a mask: the recipes
-with other thresholds, each half of what recipe "smooth" changes, and the threshold that is best for each picture by itself,
-which only the truth can tell: no threshold finds more in these maps.
+For each noise strength and number of noise draws: the mean IoU with the true mask, on the grid of
+the latents, for edits of the fruit, the container, and both, of validation scenes. The rows of a
+block are ways from one noise map to a mask: the recipes with other thresholds, each half of what
+recipe "smooth" changes, and the threshold that is best for each picture by itself, which only the
+truth can tell: no threshold finds more in these maps.
 """
 
 import argparse
@@ -21,8 +22,16 @@ from . import measures, methods, world as W
 PAPER, SMOOTH = D.RECIPES["paper"], D.RECIPES["smooth"]
 WAYS = {
     **{f"paper, threshold {t}": PAPER.replace(mask_threshold=t) for t in (0.3, 0.4, 0.5, 0.6)},
-    **{f"clamp at the 98 % quantile, threshold {t}": SMOOTH.replace(mask_smoothing=0.0, mask_threshold=t) for t in (0.2, 0.25)},
-    **{f"smoothed, threshold {t}": PAPER.replace(mask_smoothing=0.7, mask_threshold=t) for t in (0.4, 0.5)},
+    **{
+        f"clamp at the 98 % quantile, threshold {t}": SMOOTH.replace(
+            mask_smoothing=0.0, mask_threshold=t
+        )
+        for t in (0.2, 0.25)
+    },
+    **{
+        f"smoothed, threshold {t}": PAPER.replace(mask_smoothing=0.7, mask_threshold=t)
+        for t in (0.4, 0.5)
+    },
     **{f"smooth, threshold {t}": SMOOTH.replace(mask_threshold=t) for t in (0.25, 0.3, 0.35)},
 }
 BATCH = 12  # edits at once
@@ -31,9 +40,17 @@ BATCH = 12  # edits at once
 def scores(maps, truths):
     """{way: IoU of each picture [B]} of maps [B,h,w] and true masks bool [B,h,w]."""
     tensor = ms.Tensor(maps)
-    found = {name: [measures.overlap(m, true)[0] for m, true in zip(D.mask_of(tensor, way).asnumpy() > 0, truths)]
-             for name, way in WAYS.items()}
-    for name, options in (("best threshold of each picture", PAPER), ("smoothed, best threshold of each picture", SMOOTH)):
+    found = {
+        name: [
+            measures.overlap(m, true)[0]
+            for m, true in zip(D.mask_of(tensor, way).asnumpy() > 0, truths)
+        ]
+        for name, way in WAYS.items()
+    }
+    for name, options in (
+        ("best threshold of each picture", PAPER),
+        ("smoothed, best threshold of each picture", SMOOTH),
+    ):
         smoothed = mask.smooth(tensor, options.mask_smoothing).asnumpy()
         found[name] = [measures.best_overlap(m, true) for m, true in zip(smoothed, truths)]
     return {name: np.array(values) for name, values in found.items()}
@@ -44,13 +61,24 @@ def noise_maps(model, batch, strength, draws):
     options = PAPER.replace(mask_noise_strength=strength, num_maps=draws)
     s = methods.setting(model, options, batch)
     timestep, alpha = D.mask_level(options, model.configs.scheduler)
-    return D.noise_difference(model.predict, s.latents.expand_dims(1), ms.Tensor(s.maps), timestep, alpha, (s.source, None),
-                              [(s.target, None)])[0].asnumpy()
+    return D.noise_difference(
+        model.predict,
+        s.latents.expand_dims(1),
+        ms.Tensor(s.maps),
+        timestep,
+        alpha,
+        (s.source, None),
+        [(s.target, None)],
+    )[0].asnumpy()
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=M.ORCHARD, help="folder of the model (default: the one that ships)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", default=M.ORCHARD, help="folder of the model (default: the one that ships)"
+    )
     parser.add_argument("--edits", type=int, default=120)
     parser.add_argument("--strengths", type=float, nargs="+", default=(0.35, 0.5, 0.65))
     parser.add_argument("--maps", type=int, nargs="+", default=(10, 30), help="noise draws")
@@ -59,11 +87,16 @@ def main():
     truths = np.stack([W.on_grid(c.mask, model.configs.vae.factor) for c in cases])
     kinds = np.array([c.kind for c in cases])
     for strength in arguments.strengths:
-        parts = [noise_maps(model, cases[i:i + BATCH], strength, max(arguments.maps))
-                 for i in tqdm(range(0, len(cases), BATCH), desc=f"strength {strength}", disable=None)]
+        parts = [
+            noise_maps(model, cases[i : i + BATCH], strength, max(arguments.maps))
+            for i in tqdm(range(0, len(cases), BATCH), desc=f"strength {strength}", disable=None)
+        ]
         maps = np.concatenate(parts)
         for draws in arguments.maps:
-            print(f"\n| strength {strength}, {draws} draws | {' | '.join(W.EDITS)} | all |\n|---|" + "---|" * (len(W.EDITS) + 1))
+            print(
+                f"\n| strength {strength}, {draws} draws | {' | '.join(W.EDITS)} | all |\n|---|"
+                + "---|" * (len(W.EDITS) + 1)
+            )
             for name, values in scores(maps[:, :draws].mean(1), truths).items():
                 means = [values[kinds == kind].mean() for kind in W.EDITS] + [values.mean()]
                 print(f"| {name} | " + " | ".join(f"{m:.3f}" for m in means) + " |")

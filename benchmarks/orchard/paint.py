@@ -1,7 +1,9 @@
-"""Paint of the Orchard: textures of the ground, and fruits and containers as shaded layers. numpy and Pillow only.
+"""Paint of the Orchard: textures of the ground, and fruits and containers as shaded layers. numpy
+and Pillow only.
 
-A layer is (alpha [h,w], colour [h,w,3] in 0..255, top, left). It is painted SUPERSAMPLING times finer than the picture and
-averaged down. Coordinates of a picture are pixels, x to the right, y down.
+A layer is (alpha [h,w], colour [h,w,3] in 0..255, top, left). It is painted SUPERSAMPLING times
+finer than the picture and averaged down. Coordinates of a picture are pixels, x to the right, y
+down.
 """
 
 import functools
@@ -24,7 +26,14 @@ FRUITS = {  # colour, shape, gloss
     "banana": ((248, 214, 42), "crescent", 0.30),
 }
 CONTAINERS = ("bowl", "basket", "plate", "none")
-BACKGROUNDS = ("a wooden table", "green grass", "a blue cloth", "white marble", "sand", "a checked cloth")
+BACKGROUNDS = (
+    "a wooden table",
+    "green grass",
+    "a blue cloth",
+    "white marble",
+    "sand",
+    "a checked cloth",
+)
 
 RIM = (36.0, 11.0)  # half axes of a bowl's opening, in pixels at scale 1
 DEPTH = 25.0  # from the opening's centre to the foot, without the foot's own half axis
@@ -42,30 +51,36 @@ class Layer(NamedTuple):
     left: int
 
 
-# --- the ground -------------------------------------------------------------------------------------------------------
+# --- the ground -----------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=None)
 def texture(background):
-    """The tile of a background, float32 [SIZE,SIZE,3], always the same; it continues over its edges."""
+    """The tile of a background, float32 [SIZE,SIZE,3], always the same; it continues over its
+    edges."""
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32) * (2 * np.pi / SIZE)  # one turn over the tile
-    return TEXTURES[background](x, y, np.random.default_rng(BACKGROUNDS.index(background))).astype(np.float32)
+    return TEXTURES[background](x, y, np.random.default_rng(BACKGROUNDS.index(background))).astype(
+        np.float32
+    )
 
 
 def shades(level, dark, light):
     """Level 0..1 [h,w] -> colours between two."""
-    return np.asarray(dark, np.float32) + np.clip(level, 0, 1)[..., None] * np.subtract(light, dark).astype(np.float32)
+    return np.asarray(dark, np.float32) + np.clip(level, 0, 1)[..., None] * np.subtract(
+        light, dark
+    ).astype(np.float32)
 
 
 def smooth_noise(rng, period, octaves=1):
-    """Noise that tiles, about -1..1, with `period` bumps along each side; each further octave is twice as fine."""
+    """Noise that tiles, about -1..1, with `period` bumps along each side; each further octave is
+    twice as fine."""
     total = 0
     for octave in range(octaves):
-        n = period * 2 ** octave
+        n = period * 2**octave
         cells = np.pad(rng.uniform(-1, 1, (n, n)), 2, mode="wrap").astype(np.float32)
         big = Image.fromarray(cells).resize(((n + 4) * SIZE // n,) * 2, Image.BICUBIC)
         edge = 2 * SIZE // n
-        total = total + np.asarray(big)[edge:edge + SIZE, edge:edge + SIZE] / 2 ** octave
+        total = total + np.asarray(big)[edge : edge + SIZE, edge : edge + SIZE] / 2**octave
     return total
 
 
@@ -74,14 +89,24 @@ def wood(x, y, rng):
     board = np.floor(4 * y / (2 * np.pi)).astype(int)
     shift, tone = rng.uniform(0, 2 * np.pi, 4)[board], np.array((0.08, -0.06, 0.02, -0.04))[board]
     warp = 1.1 * np.sin(x + shift) + 0.45 * np.sin(2 * x - 3 * shift) + 0.5 * smooth_noise(rng, 4)
-    grain = 0.30 * np.sin(16 * y + 2.2 * warp + 5 * shift) + 0.16 * np.sin(32 * y + 3 * warp + shift)
-    colour = shades(0.55 + tone + grain * (0.75 + 0.25 * np.sin(x + 2 * shift)), (126, 76, 38), (190, 132, 78))
+    grain = 0.30 * np.sin(16 * y + 2.2 * warp + 5 * shift) + 0.16 * np.sin(
+        32 * y + 3 * warp + shift
+    )
+    colour = shades(
+        0.55 + tone + grain * (0.75 + 0.25 * np.sin(x + 2 * shift)), (126, 76, 38), (190, 132, 78)
+    )
     gap = (np.arange(SIZE) % (SIZE // 4))[:, None]
-    return colour * np.where(gap == 0, 0.50, np.where(gap == 1, 0.78, np.where(gap == SIZE // 4 - 1, 1.06, 1)))[..., None]
+    return (
+        colour
+        * np.where(
+            gap == 0, 0.50, np.where(gap == 1, 0.78, np.where(gap == SIZE // 4 - 1, 1.06, 1))
+        )[..., None]
+    )
 
 
 def grass(x, y, rng):
-    """Blades drawn one over the other from back to front, on a tile half as wide that comes four times."""
+    """Blades drawn one over the other from back to front, on a tile half as wide that comes four
+    times."""
     n, fine = SIZE // 2, 4
     tile = Image.new("RGB", (n * fine, n * fine), (44, 92, 34))
     draw = ImageDraw.Draw(tile)
@@ -101,7 +126,9 @@ def grass(x, y, rng):
 
 def blue_cloth(x, y, rng):
     """A plain weave of four pixels' period under soft folds."""
-    folds = 0.5 * np.sin(2 * x + y + 0.8 * np.sin(x)) + 0.3 * np.sin(x - 2 * y + 0.6 * np.sin(2 * y))
+    folds = 0.5 * np.sin(2 * x + y + 0.8 * np.sin(x)) + 0.3 * np.sin(
+        x - 2 * y + 0.6 * np.sin(2 * y)
+    )
     weave = np.sin(32 * x) * np.sin(32 * y)
     return shades(0.52 + 0.26 * folds + 0.15 * weave, (36, 62, 140), (104, 142, 224))
 
@@ -111,7 +138,11 @@ def marble(x, y, rng):
     warp = 1.0 * smooth_noise(rng, 2, 3)
     main = np.abs(np.sin(x + y + 1.6 * warp))
     fine = np.abs(np.sin(2 * x - y + 2.4 * warp + 1))
-    vein = 0.75 * np.exp(-(main / 0.09) ** 2) + 0.40 * np.exp(-(fine / 0.07) ** 2) + 0.18 * np.exp(-(main / 0.5) ** 2)
+    vein = (
+        0.75 * np.exp(-((main / 0.09) ** 2))
+        + 0.40 * np.exp(-((fine / 0.07) ** 2))
+        + 0.18 * np.exp(-((main / 0.5) ** 2))
+    )
     return shades(vein, (238, 237, 234), (138, 142, 152))
 
 
@@ -119,11 +150,16 @@ def sand(x, y, rng):
     """Wind ripples, lit from one side, with fine grains."""
     phase = 9 * y + 1.3 * np.sin(x) + 0.6 * np.sin(2 * x + y)
     grains = np.tile(rng.standard_normal((SIZE // 2, SIZE // 2)), (2, 2))
-    return shades(0.52 + 0.20 * np.sin(phase) + 0.10 * np.sin(2 * phase + 0.6) + 0.055 * grains, (188, 156, 104), (240, 218, 170))
+    return shades(
+        0.52 + 0.20 * np.sin(phase) + 0.10 * np.sin(2 * phase + 0.6) + 0.055 * grains,
+        (188, 156, 104),
+        (240, 218, 170),
+    )
 
 
 def checked_cloth(x, y, rng):
-    """Red and white squares of eight pixels; where two stripes cross, the red is full; a twill runs over it."""
+    """Red and white squares of eight pixels; where two stripes cross, the red is full; a twill runs
+    over it."""
     stripes = [0.5 + 0.5 * np.tanh(6 * np.sin(8 * t)) for t in (x, y)]
     twill = 0.04 * np.sin(32 * (x + y))
     return shades(0.5 * (stripes[0] + stripes[1]) + twill, (243, 238, 230), (196, 62, 66))
@@ -132,11 +168,12 @@ def checked_cloth(x, y, rng):
 TEXTURES = dict(zip(BACKGROUNDS, (wood, grass, blue_cloth, marble, sand, checked_cloth)))
 
 
-# --- layers -----------------------------------------------------------------------------------------------------------
+# --- layers ---------------------------------------------------------------------------------------
 
 
 def mesh(cx, cy, half_width, half_height):
-    """Supersampled pixel coordinates (x, y relative to the centre, top, left) of a box around (cx, cy)."""
+    """Supersampled pixel coordinates (x, y relative to the centre, top, left) of a box around (cx,
+    cy)."""
     left, top = int(np.floor(cx - half_width)), int(np.floor(cy - half_height))
     columns, rows = int(np.ceil(cx + half_width)) - left, int(np.ceil(cy + half_height)) - top
     s = SUPERSAMPLING
@@ -153,12 +190,17 @@ def reduce_layer(inside, colour, top, left):
     alpha = weight.reshape(rows, s, columns, s).sum((1, 3))
     total = np.clip(colour, 0, 255) * weight[..., None]
     total = total.reshape(rows, s, columns, s, 3).sum((1, 3))
-    return Layer(alpha / s ** 2, total / np.maximum(alpha, 1)[..., None], top, left)
+    return Layer(alpha / s**2, total / np.maximum(alpha, 1)[..., None], top, left)
 
 
 def window(shape, top, left, height, width):
     """Slices of a picture and of a layer where they overlap."""
-    y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + height, shape[0]), min(left + width, shape[1])
+    y0, x0, y1, x1 = (
+        max(top, 0),
+        max(left, 0),
+        min(top + height, shape[0]),
+        min(left + width, shape[1]),
+    )
     y1, x1 = max(y0, y1), max(x0, x1)
     return (slice(y0, y1), slice(x0, x1)), (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
 
@@ -171,9 +213,13 @@ def put(canvas, layer):
 
 
 def darken(canvas, cx, cy, half_width, half_height, strength, within=None):
-    """Multiply a soft elliptic shadow into a picture, in place; it is nothing beyond its half axes, or where `within` is 0."""
+    """Multiply a soft elliptic shadow into a picture, in place; it is nothing beyond its half axes,
+    or where `within` is 0."""
     left, top = int(np.floor(cx - half_width)), int(np.floor(cy - half_height))
-    columns, rows = int(np.ceil(cx + half_width)) + 1 - left, int(np.ceil(cy + half_height)) + 1 - top
+    columns, rows = (
+        int(np.ceil(cx + half_width)) + 1 - left,
+        int(np.ceil(cy + half_height)) + 1 - top,
+    )
     there, here = window(canvas.shape, top, left, rows, columns)
     x = (np.arange(columns) + 0.5 + left - cx)[None, here[1]] / half_width
     y = (np.arange(rows) + 0.5 + top - cy)[here[0], None] / half_height
@@ -183,23 +229,33 @@ def darken(canvas, cx, cy, half_width, half_height, strength, within=None):
     canvas[there] *= (1 - weight)[..., None].astype(np.float32)
 
 
-# --- fruits -----------------------------------------------------------------------------------------------------------
+# --- fruits ---------------------------------------------------------------------------------------
 
 
 def bump(angle, centre, width):
     """A bump of height 1 at an angle of the outline."""
     d = (angle - centre + np.pi) % (2 * np.pi) - np.pi
-    return np.exp(-(d / width) ** 2)
+    return np.exp(-((d / width) ** 2))
 
 
 UP, DOWN = -np.pi / 2, np.pi / 2
 OUTLINES = {  # radius over the angle; 1 is the fruit's radius, y points down
     "round": lambda a: 1.0,
-    "apple": lambda a: 1.04 - 0.17 * bump(a, UP, 0.42) - 0.08 * bump(a, DOWN, 0.35) + 0.02 * np.cos(2 * a),
+    "apple": lambda a: 1.04
+    - 0.17 * bump(a, UP, 0.42)
+    - 0.08 * bump(a, DOWN, 0.35)
+    + 0.02 * np.cos(2 * a),
     "lemon": lambda a: 1.02 / np.sqrt((0.86 * np.cos(a)) ** 2 + (1.2 * np.sin(a)) ** 2)
-    + 0.20 * bump(a, 0, 0.20) + 0.13 * bump(a, np.pi, 0.22),
-    "pear": lambda a: 0.94 + 0.52 * bump(a, UP, 0.46) - 0.10 * bump(a, UP - 0.95, 0.4) - 0.10 * bump(a, UP + 0.95, 0.4),
-    "heart": lambda a: 0.94 + 0.32 * bump(a, DOWN, 0.48) + 0.05 * np.cos(2 * a) - 0.10 * bump(a, UP, 0.5),
+    + 0.20 * bump(a, 0, 0.20)
+    + 0.13 * bump(a, np.pi, 0.22),
+    "pear": lambda a: 0.94
+    + 0.52 * bump(a, UP, 0.46)
+    - 0.10 * bump(a, UP - 0.95, 0.4)
+    - 0.10 * bump(a, UP + 0.95, 0.4),
+    "heart": lambda a: 0.94
+    + 0.32 * bump(a, DOWN, 0.48)
+    + 0.05 * np.cos(2 * a)
+    - 0.10 * bump(a, UP, 0.5),
 }
 
 
@@ -208,7 +264,7 @@ def surface(shape, u, v):
     if shape == "crescent":  # a bent tube: across it is a circle
         radius = np.hypot(u, v + 1.15)
         along = np.arctan2(u, v + 1.15) / 0.98
-        across = (radius - 1.50) / (0.44 * np.sqrt(np.clip(1.04 - along ** 4, 0.02, 1)))
+        across = (radius - 1.50) / (0.44 * np.sqrt(np.clip(1.04 - along**4, 0.02, 1)))
         out = np.where(np.abs(along) < 1, np.abs(across), 9)
         return out, across * u / radius, across * (v + 1.15) / radius
     distance = np.hypot(u, v) + 1e-6
@@ -240,7 +296,7 @@ def fruit(kind, cx, cy, radius, angle, brightness, light):
     base = np.asarray(colour, np.float32) * np.float32(brightness)
     base, inside = DETAILS[kind](np.broadcast_to(base, (*u.shape, 3)), inside, u, v, out)
     shade = 0.40 + 0.72 * np.maximum(facing, 0.04 * facing) - 0.16 * np.minimum(out, 1) ** 6
-    shine = gloss * (190 * mirror ** 42 + 34 * mirror ** 9)
+    shine = gloss * (190 * mirror**42 + 34 * mirror**9)
     return reduce_layer(inside, base * shade[..., None] + shine[..., None], top, left)
 
 
@@ -255,7 +311,11 @@ def stem(u, v, low, high, bend=0.18, width=0.075):
 
 
 def apple(base, inside, u, v, out):
-    base = tint(base, 0.42 * np.clip(-v - 0.15, 0, 1) * (0.6 + 0.4 * np.sin(11 * np.arctan2(v, u))), (250, 196, 70))
+    base = tint(
+        base,
+        0.42 * np.clip(-v - 0.15, 0, 1) * (0.6 + 0.4 * np.sin(11 * np.arctan2(v, u))),
+        (250, 196, 70),
+    )
     base = tint(base, np.exp(-((u / 0.30) ** 2 + ((v + 0.80) / 0.16) ** 2)), (96, 52, 22))
     stalk = stem(u, v, -0.72, -1.28)
     leaf = ((u - 0.36) / 0.34) ** 2 + ((v + 1.06 + 0.45 * (u - 0.36)) / 0.15) ** 2 < 1
@@ -279,7 +339,7 @@ def orange(base, inside, u, v, out):
 
 
 def plum(base, inside, u, v, out):
-    crease = np.exp(-((u - 0.34 * (1 - v * v)) / 0.09) ** 2)
+    crease = np.exp(-(((u - 0.34 * (1 - v * v)) / 0.09) ** 2))
     base = tint(base, 0.55 * crease, (52, 12, 66))
     base = tint(base, 0.30 * np.exp(-((u + 0.3) ** 2 + (v + 0.2) ** 2) / 0.5), (150, 130, 210))
     stalk = stem(u, v, -0.80, -1.22)
@@ -287,13 +347,17 @@ def plum(base, inside, u, v, out):
 
 
 def citrus(base, inside, u, v, out):
-    base = tint(base, 0.10 * (np.sin(12 * u + 4 * v) * np.sin(12 * v - 4 * u) > 0.35), (150, 140, 20))
+    base = tint(
+        base, 0.10 * (np.sin(12 * u + 4 * v) * np.sin(12 * v - 4 * u) > 0.35), (150, 140, 20)
+    )
     return tint(base, 0.35 * np.clip((np.abs(u) - 1.0) / 0.3, 0, 1), (120, 120, 30)), inside
 
 
 def pear(base, inside, u, v, out):
     base = tint(base, 0.35 * np.clip(u + 0.2 * v, 0, 1), (226, 150, 60))
-    base = tint(base, 0.30 * (np.sin(9 * u + 5 * v) * np.sin(10 * v - 4 * u) > 0.72), (120, 110, 40))
+    base = tint(
+        base, 0.30 * (np.sin(9 * u + 5 * v) * np.sin(10 * v - 4 * u) > 0.72), (120, 110, 40)
+    )
     stalk = stem(u, v, -1.30, -1.60, bend=0.9)
     return tint(base, stalk, (92, 62, 34)), inside | stalk
 
@@ -301,16 +365,24 @@ def pear(base, inside, u, v, out):
 def banana(base, inside, u, v, out):
     along = np.arctan2(u, v + 1.15) / 0.98
     edge = np.hypot(u, v + 1.15) - 1.50
-    base = tint(base, 0.45 * np.exp(-((edge - 0.10) / 0.05) ** 2), (176, 130, 20))
+    base = tint(base, 0.45 * np.exp(-(((edge - 0.10) / 0.05) ** 2)), (176, 130, 20))
     base = tint(base, 0.25 * np.clip((np.abs(along) - 0.6) / 0.3, 0, 1), (150, 170, 60))
     return tint(base, np.abs(along) > 0.90, (92, 66, 34)), inside
 
 
-DETAILS = {"apple": apple, "strawberry": strawberry, "orange": orange, "plum": plum, "lemon": citrus, "lime": citrus,
-           "pear": pear, "banana": banana}
+DETAILS = {
+    "apple": apple,
+    "strawberry": strawberry,
+    "orange": orange,
+    "plum": plum,
+    "lemon": citrus,
+    "lime": citrus,
+    "pear": pear,
+    "banana": banana,
+}
 
 
-# --- containers -------------------------------------------------------------------------------------------------------
+# --- containers -----------------------------------------------------------------------------------
 
 
 def behind(container, cx, cy, scale, light):
@@ -326,12 +398,17 @@ def behind(container, cx, cy, scale, light):
     lip = out > 0.80
     depth = 0.62 + 0.30 * v - 0.18 * u * np.sign(light[0]) * -1
     if container == "bowl":
-        colour = np.where(lip[..., None], (250, 247, 240), np.float32((206, 208, 214)) * depth[..., None])
+        colour = np.where(
+            lip[..., None], (250, 247, 240), np.float32((206, 208, 214)) * depth[..., None]
+        )
     else:
         strands = 0.80 + 0.20 * np.sin(9 * np.arctan2(v, u) * 2)
         inner = 0.75 + 0.25 * np.sin(y * 1.6) * np.sign(np.sin(x * 0.8))
-        colour = np.where(lip[..., None], np.float32((206, 152, 84)) * strands[..., None],
-                          np.float32((116, 76, 38)) * (depth * inner)[..., None])
+        colour = np.where(
+            lip[..., None],
+            np.float32((206, 152, 84)) * strands[..., None],
+            np.float32((116, 76, 38)) * (depth * inner)[..., None],
+        )
     return [reduce_layer(out < 1, colour.astype(np.float32), top, left)]
 
 
@@ -340,10 +417,14 @@ def before(container, cx, cy, scale, light):
     if container in ("plate", "none"):
         return []
     rx, ry, depth = RIM[0] * scale, RIM[1] * scale, DEPTH * scale
-    x, y, top, left = mesh(cx, cy + 0.5 * (depth + FOOT[1] * scale), rx + 1, 0.5 * (depth + FOOT[1] * scale) + ry + 1)
+    x, y, top, left = mesh(
+        cx, cy + 0.5 * (depth + FOOT[1] * scale), rx + 1, 0.5 * (depth + FOOT[1] * scale) + ry + 1
+    )
     y = y + np.float32(0.5 * (depth + FOOT[1] * scale))  # relative to the opening's centre
     front = ry * np.sqrt(np.clip(1 - (x / rx) ** 2, 0, 1))  # height of the opening's near edge
-    down = np.clip((y - front * 0.72) / depth, 0, 1.2)  # 0 at the opening, 1 at the foot, along the wall
+    down = np.clip(
+        (y - front * 0.72) / depth, 0, 1.2
+    )  # 0 at the opening, 1 at the foot, along the wall
     if container == "bowl":
         width = rx - (rx - FOOT[0] * scale) * np.clip(down, 0, 1) ** 2.4
     else:
@@ -359,18 +440,26 @@ def before(container, cx, cy, scale, light):
         colour = np.broadcast_to(np.float32((240, 236, 226)), (*inside.shape, 3))
         bands = (np.abs(down - 0.30) < 0.075) | (np.abs(down - 0.47) < 0.022)
         colour = tint(colour, bands, (44, 84, 176)) * shade[..., None]
-        shine = 70 * np.exp(-((u - 0.55 * light[0]) / 0.10) ** 2) * np.exp(-((down - 0.45) / 0.35) ** 2)
+        shine = (
+            70
+            * np.exp(-(((u - 0.55 * light[0]) / 0.10) ** 2))
+            * np.exp(-(((down - 0.45) / 0.35) ** 2))
+        )
         colour = colour + shine[..., None]
     else:
         turn = np.arcsin(nx) * (10 / np.pi) * 2  # stakes stand at equal angles around
         row = down * 7
         over = np.floor(turn + 0.5 * np.floor(row) * 1.0) % 2
-        strand = np.sin(np.pi * (row % 1)) ** 0.6 * (0.72 + 0.28 * np.sin(np.pi * ((turn + 0.5 * np.floor(row)) % 1)))
+        strand = np.sin(np.pi * (row % 1)) ** 0.6 * (
+            0.72 + 0.28 * np.sin(np.pi * ((turn + 0.5 * np.floor(row)) % 1))
+        )
         weave = 0.50 + 0.50 * strand * np.where(over == 1, 1.0, 0.82)
         colour = np.float32((204, 146, 76)) * (weave * shade)[..., None]
         hem = down < 0.13
         twist = 0.80 + 0.20 * np.sin(turn * 2 * np.pi + 14 * down)
-        colour = np.where(hem[..., None], np.float32((212, 158, 90)) * (twist * shade)[..., None], colour)
+        colour = np.where(
+            hem[..., None], np.float32((212, 158, 90)) * (twist * shade)[..., None], colour
+        )
     return [reduce_layer(inside, colour.astype(np.float32), top, left)]
 
 
@@ -380,7 +469,9 @@ def plate(cx, cy, scale, light):
     x, y, top, left = mesh(cx, cy, rx, ry + 3 * scale)
     u, v = x / rx, y / ry
     out = np.sqrt(u * u + v * v)
-    edge = np.sqrt(u * u + ((y - 2.2 * scale) / ry) ** 2)  # the plate's thickness, seen at its near side
+    edge = np.sqrt(
+        u * u + ((y - 2.2 * scale) / ry) ** 2
+    )  # the plate's thickness, seen at its near side
     tilt = 0.5 + 0.5 * (u * light[0] + v * light[1])
     level = np.where(out < 0.66, 0.90 + 0.06 * tilt, np.where(out < 0.70, 0.76, 0.86 + 0.14 * tilt))
     colour = np.float32((250, 249, 246)) * level[..., None]

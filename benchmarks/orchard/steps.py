@@ -1,8 +1,9 @@
 """A training step as one graph, and its state on disk.
 
-A loss is a pure function of (params, *inputs, *static) like every function of `diffedit_core`; `TrainStep` differentiates it
-through `graphs.Graph` and applies AdamW and a moving average of the weights. Everything random is an input, drawn from
-(seed, step) by the caller, so that a run that was stopped and resumed gives what an uninterrupted one does.
+A loss is a pure function of (params, *inputs, *static) like every function of `diffedit_core`;
+`TrainStep` differentiates it through `graphs.Graph` and applies AdamW and a moving average of the
+weights. Everything random is an input, drawn from (seed, step) by the caller, so that a run that
+was stopped and resumed gives what an uninterrupted one does.
 """
 
 import json
@@ -27,9 +28,11 @@ BETAS, EPSILON, WEIGHT_DECAY, LARGEST_NORM, EMA_DECAY = (0.9, 0.99), 1e-8, 0.01,
 
 
 class TrainStep:
-    """`TrainStep(loss, params, *static)(rates, *inputs)` updates params in place and returns (loss, gradient norm).
+    """`TrainStep(loss, params, *static)(rates, *inputs)` updates params in place and returns (loss,
+    gradient norm).
 
-    AdamW (Loshchilov & Hutter 2019) on gradients clipped to a global norm of 1, then ema += (1 - decay) (params - ema).
+    AdamW (Loshchilov & Hutter 2019) on gradients clipped to a global norm of 1, then ema += (1 -
+    decay) (params - ema).
 
     Args:
         loss: pure function of (params, *inputs, *static) -> scalar.
@@ -47,8 +50,11 @@ class TrainStep:
         return float(loss.asnumpy()), float(norm.asnumpy())
 
     def arrays(self):
-        """{"params.a.b": array, "first.a.b": ..., "second.a.b": ..., "ema.a.b": ...}; of frozen leaves only the first."""
-        return {name: leaf.asnumpy().copy() for name, leaf in self.update.state().items()}  # its memory is updated in place
+        """{"params.a.b": array, "first.a.b": ..., "second.a.b": ..., "ema.a.b": ...}; of frozen
+        leaves only the first."""
+        return {
+            name: leaf.asnumpy().copy() for name, leaf in self.update.state().items()
+        }  # its memory is updated in place
 
     def restore(self, arrays):
         """Take over what `arrays` gave."""
@@ -69,24 +75,41 @@ class Update(nn.Cell):
         self.graph, params = graph, graph.params
         self.paths = [path for path in P.flatten(params) if not path.startswith(tuple(frozen))]
         self.leaves = ms.ParameterTuple([P.flatten(params)[path] for path in self.paths])
-        self.first, self.second, self.ema = [_copies(self.leaves, name) for name in ("first.", "second.", "ema.")]
+        self.first, self.second, self.ema = [
+            _copies(self.leaves, name) for name in ("first.", "second.", "ema.")
+        ]
         for leaf in (*self.first, *self.second):
             leaf.set_data(ops.zeros_like(leaf))
         self.gradient = ms.value_and_grad(self.graph, None, self.leaves)
-        self.map = ops.HyperMap()  # a loop over hundreds of leaves exceeds the compiler's depth (MindSpore 2.8)
+        self.map = (
+            ops.HyperMap()
+        )  # a loop over hundreds of leaves exceeds the compiler's depth (MindSpore 2.8)
 
     def construct(self, rates, *inputs):
         loss, gradients = self.gradient(*inputs)
         norm = ops.sqrt(ops.addn(self.map(square_sum, gradients)))
         shrink = LARGEST_NORM / ops.maximum(norm, LARGEST_NORM)
-        done = self.map(ops.partial(adamw, rates, shrink), self.leaves, self.first, self.second, self.ema, gradients)
+        done = self.map(
+            ops.partial(adamw, rates, shrink),
+            self.leaves,
+            self.first,
+            self.second,
+            self.ema,
+            gradients,
+        )
         return ops.depend(loss, done), norm
 
     def state(self):
         """{name: leaf} of everything that the next step depends on."""
         kinds = {"first": self.first, "second": self.second, "ema": self.ema}
-        named = {f"{kind}.{path}": leaf for kind, leaves in kinds.items() for path, leaf in zip(self.paths, leaves)}
-        return {f"params.{path}": leaf for path, leaf in P.flatten(self.graph.params).items()} | named
+        named = {
+            f"{kind}.{path}": leaf
+            for kind, leaves in kinds.items()
+            for path, leaf in zip(self.paths, leaves)
+        }
+        return {
+            f"params.{path}": leaf for path, leaf in P.flatten(self.graph.params).items()
+        } | named
 
 
 def square_sum(x):
@@ -95,20 +118,26 @@ def square_sum(x):
 
 
 def adamw(rates, shrink, leaf, first, second, ema, gradient):
-    """Update one leaf, its moments and its average, in place (Loshchilov & Hutter 2019, algorithm 2)."""
-    done = ops.AdamWeightDecay()(leaf, first, second, rates[0], BETAS[0], BETAS[1], EPSILON, WEIGHT_DECAY, gradient * shrink)
+    """Update one leaf, its moments and its average, in place (Loshchilov & Hutter 2019, algorithm
+    2)."""
+    done = ops.AdamWeightDecay()(
+        leaf, first, second, rates[0], BETAS[0], BETAS[1], EPSILON, WEIGHT_DECAY, gradient * shrink
+    )
     return ops.assign(ema, ema + rates[1] * (ops.depend(leaf, done) - ema))
 
 
 def _copies(leaves, prefix):
-    return ms.ParameterTuple([ms.Parameter(ms.Tensor(leaf.asnumpy().copy()), name=prefix + leaf.name) for leaf in leaves])
+    return ms.ParameterTuple(
+        [ms.Parameter(ms.Tensor(leaf.asnumpy().copy()), name=prefix + leaf.name) for leaf in leaves]
+    )
 
 
 def rates(step, total, peak, warmup=200):
-    """float32 [2]: learning rate and 1 - EMA decay at a step: linear warm-up, then half a cosine down to a twentieth of the peak.
+    """float32 [2]: learning rate and 1 - EMA decay at a step: linear warm-up, then half a cosine
+    down to a twentieth of the peak.
 
-    The primitive has no bias correction; the rate carries it: sqrt(1 - b2^t) / (1 - b1^t) with t = step + 1. The average
-    forgets quickly at first: decay = min(0.999, (1 + step) / (10 + step)).
+    The primitive has no bias correction; the rate carries it: sqrt(1 - b2^t) / (1 - b1^t) with t =
+    step + 1. The average forgets quickly at first: decay = min(0.999, (1 + step) / (10 + step)).
     """
     t = step + 1
     cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / total))
@@ -117,7 +146,7 @@ def rates(step, total, peak, warmup=200):
     return np.array((rate, 1 - min(EMA_DECAY, (1 + step) / (10 + step))), np.float32)
 
 
-# --- the state on disk ------------------------------------------------------------------------------------------------
+# --- the state on disk ----------------------------------------------------------------------------
 
 
 class Progress(NamedTuple):
@@ -129,7 +158,8 @@ class Progress(NamedTuple):
 
 
 def save_checkpoint(path, train_step, progress):
-    """Write progress, weights, moments and average as one file, which appears whole or not at all."""
+    """Write progress, weights, moments and average as one file, which appears whole or not at
+    all."""
     path = Path(path)
     part = path.with_suffix(".part")
     save_file(train_step.arrays(), str(part), metadata={"progress": json.dumps(progress._asdict())})
@@ -139,7 +169,8 @@ def save_checkpoint(path, train_step, progress):
 
 
 def load_checkpoint(path, train_step, facts):
-    """Put a checkpoint's state into a TrainStep and give its Progress; a fresh one if there is none.
+    """Put a checkpoint's state into a TrainStep and give its Progress; a fresh one if there is
+    none.
 
     Raises:
         InputError: the checkpoint is of another run (another seed, batch ...).
@@ -150,18 +181,29 @@ def load_checkpoint(path, train_step, facts):
     with open_checkpoint(path) as handle:
         stored = Progress(**json.loads(handle.metadata()["progress"]))
         if stored.facts != facts:
-            changed = sorted(k for k in {*stored.facts, *facts} if stored.facts.get(k) != facts.get(k))
-            raise InputError(f"{path} is of a run with another {', '.join(changed)}: give the same, or another --name.")
+            changed = sorted(
+                k for k in {*stored.facts, *facts} if stored.facts.get(k) != facts.get(k)
+            )
+            raise InputError(
+                f"{path} is of a run with another {', '.join(changed)}: give the same, or another --name."
+            )
         train_step.restore({name: handle.get_tensor(name) for name in handle.keys()})
     return stored
 
 
 def read_weights(path):
-    """(Progress, {"a.b": array}) of a checkpoint: the averaged weights, and those that were frozen."""
+    """(Progress, {"a.b": array}) of a checkpoint: the averaged weights, and those that were
+    frozen."""
     with open_checkpoint(path) as handle:
         weights = {}
         for kind in ("params.", "ema."):
-            weights.update({name[len(kind):]: handle.get_tensor(name) for name in handle.keys() if name.startswith(kind)})
+            weights.update(
+                {
+                    name[len(kind) :]: handle.get_tensor(name)
+                    for name in handle.keys()
+                    if name.startswith(kind)
+                }
+            )
         return Progress(**json.loads(handle.metadata()["progress"])), weights
 
 
@@ -170,18 +212,23 @@ def open_checkpoint(path):
     try:
         handle = safe_open(str(path), framework="np")
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is no checkpoint ({error}): give one that train.py has written.") from None
+        raise InputError(
+            f"{path} is no checkpoint ({error}): give one that train.py has written."
+        ) from None
     if "progress" not in (handle.metadata() or {}):
         raise InputError(f"{path} is no checkpoint: give one that train.py has written.")
     return handle
 
 
 class Stop:
-    """Within `with Stop() as stop:` a SIGTERM or Ctrl-C makes `stop.asked` true, so that the loop can save and leave."""
+    """Within `with Stop() as stop:` a SIGTERM or Ctrl-C makes `stop.asked` true, so that the loop
+    can save and leave."""
 
     def __enter__(self):
         self.asked = False
-        self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.before = {
+            number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
+        }
         return self
 
     def _ask(self, *_):
@@ -192,8 +239,21 @@ class Stop:
             signal.signal(number, handler)
 
 
-def run(train_step, batch, path, facts, steps, peak, until=None, save_minutes=4, log=print, sample=None, sample_steps=1000):
-    """The training loop: from the checkpoint's step to `steps`, or until a time; saves every few minutes and at the end.
+def run(
+    train_step,
+    batch,
+    path,
+    facts,
+    steps,
+    peak,
+    until=None,
+    save_minutes=4,
+    log=print,
+    sample=None,
+    sample_steps=1000,
+):
+    """The training loop: from the checkpoint's step to `steps`, or until a time; saves every few
+    minutes and at the end.
 
     Args:
         train_step: a TrainStep, or what has its methods.
@@ -209,18 +269,24 @@ def run(train_step, batch, path, facts, steps, peak, until=None, save_minutes=4,
     step, first, began, saved = progress.step, progress.step, time.time(), time.time()
 
     def save():
-        save_checkpoint(path, train_step, Progress(step, progress.seconds + time.time() - began, progress.facts))
+        save_checkpoint(
+            path, train_step, Progress(step, progress.seconds + time.time() - began, progress.facts)
+        )
 
     with Stop() as stop:
         while step < steps and not stop.asked and (until is None or time.time() < until):
             loss, norm = train_step(rates(step, steps, peak), *batch(step))
             if not math.isfinite(loss):
-                raise InputError(f"The loss is {loss} at step {step}: go on from {path} with a smaller --rate.")
+                raise InputError(
+                    f"The loss is {loss} at step {step}: go on from {path} with a smaller --rate."
+                )
             losses.append(loss)
             step += 1
             if step % 50 == 0:
-                log(f"step {step} loss {np.mean(losses[-50:]):.5f} norm {norm:.3f} "
-                    f"{1000 * (time.time() - began) / (step - first):.0f} ms/step")
+                log(
+                    f"step {step} loss {np.mean(losses[-50:]):.5f} norm {norm:.3f} "
+                    f"{1000 * (time.time() - began) / (step - first):.0f} ms/step"
+                )
             sheet_due = sample is not None and step % sample_steps == 0
             if sheet_due or time.time() - saved > 60 * save_minutes:
                 save()

@@ -1,7 +1,9 @@
-"""The autoencoder's training step with PyTorch and diffusers, for `train.py vae --backend torch` (extra `train`).
+"""The autoencoder's training step with PyTorch and diffusers, for `train.py vae --backend torch`
+(extra `train`).
 
-On a CPU MindSpore 2.8 differentiates convolutions of few channels on large pictures slowly; README and the model card say
-what was measured. Loss, data, schedule and checkpoints are those of the MindSpore step.
+On a CPU MindSpore 2.8 differentiates convolutions of few channels on large pictures slowly; README
+and the model card say what was measured. Loss, data, schedule and checkpoints are those of the
+MindSpore step.
 """
 
 import numpy as np
@@ -14,7 +16,8 @@ from . import layout, steps as S
 
 
 class VAETrainStep:
-    """`steps.TrainStep` for the autoencoder: the same methods, the same update; convolutions in bfloat16.
+    """`steps.TrainStep` for the autoencoder: the same methods, the same update; convolutions in
+    bfloat16.
 
     Args:
         terms: function of (found, image, mean, log_variance) -> scalar.
@@ -25,11 +28,19 @@ class VAETrainStep:
     def __init__(self, terms, weights, frozen=()):
         self.terms, self.weights = terms, weights
         self.model = AutoencoderKL.from_config(layout.public("vae", layout.VAE))
-        self.model.load_state_dict({path: torch.from_numpy(np.array(leaf)) for path, leaf in P.flatten(weights).items()})
-        self.named = {path: p for path, p in self.model.named_parameters() if not path.startswith(tuple(frozen))}
+        self.model.load_state_dict(
+            {path: torch.from_numpy(np.array(leaf)) for path, leaf in P.flatten(weights).items()}
+        )
+        self.named = {
+            path: p
+            for path, p in self.model.named_parameters()
+            if not path.startswith(tuple(frozen))
+        }
         for path, p in self.model.named_parameters():
             p.requires_grad_(path in self.named)
-        self.first, self.second = [{path: torch.zeros_like(p) for path, p in self.named.items()} for _ in range(2)]
+        self.first, self.second = [
+            {path: torch.zeros_like(p) for path, p in self.named.items()} for _ in range(2)
+        ]
         self.ema = {path: p.detach().clone() for path, p in self.named.items()}
 
     def __call__(self, rates, *inputs):
@@ -52,11 +63,25 @@ class VAETrainStep:
         return float(loss.detach()), float(norm)
 
     def arrays(self):
-        kinds = {"params": dict(self.model.named_parameters()), "first": self.first, "second": self.second, "ema": self.ema}
-        return {f"{kind}.{path}": leaf.detach().numpy().copy() for kind, leaves in kinds.items() for path, leaf in leaves.items()}
+        kinds = {
+            "params": dict(self.model.named_parameters()),
+            "first": self.first,
+            "second": self.second,
+            "ema": self.ema,
+        }
+        return {
+            f"{kind}.{path}": leaf.detach().numpy().copy()
+            for kind, leaves in kinds.items()
+            for path, leaf in leaves.items()
+        }
 
     def restore(self, arrays):
-        kinds = {"params": dict(self.model.named_parameters()), "first": self.first, "second": self.second, "ema": self.ema}
+        kinds = {
+            "params": dict(self.model.named_parameters()),
+            "first": self.first,
+            "second": self.second,
+            "ema": self.ema,
+        }
         with torch.no_grad():
             for kind, leaves in kinds.items():
                 for path, leaf in leaves.items():
@@ -65,4 +90,6 @@ class VAETrainStep:
     def average(self):
         """The tree of averaged weights as arrays."""
         frozen = dict(self.model.named_parameters())
-        return P.tree_map(lambda path, _: self.ema.get(path, frozen[path]).detach().numpy(), self.weights)
+        return P.tree_map(
+            lambda path, _: self.ema.get(path, frozen[path]).detach().numpy(), self.weights
+        )

@@ -1,11 +1,12 @@
-"""Train the Orchard's model with the project's own functions, differentiated by `mindspore.value_and_grad`.
+"""Train the Orchard's model with the project's own functions, differentiated by
+`mindspore.value_and_grad`.
 
     python -m benchmarks.orchard.train vae  --work DIR --steps 20000
     python -m benchmarks.orchard.train unet --work DIR --steps 20000
     python -m benchmarks.orchard.train export --work DIR --out MODEL
 
-DIR holds the pictures, latents, checkpoints, logs and sample sheets. Every command can be stopped at any moment and given
-again: it goes on from the last checkpoint.
+DIR holds the pictures, latents, checkpoints, logs and sample sheets. Every command can be stopped
+at any moment and given again: it goes on from the last checkpoint.
 """
 
 import argparse
@@ -18,7 +19,16 @@ import mindspore as ms
 import numpy as np
 from tqdm import tqdm
 
-from diffedit_core import clip, kernels as K, model as M, params as P, schedule, tokenizer as T, unet, vae
+from diffedit_core import (
+    clip,
+    kernels as K,
+    model as M,
+    params as P,
+    schedule,
+    tokenizer as T,
+    unet,
+    vae,
+)
 from diffedit_core.errors import InputError
 from diffedit_core.graphs import Graph
 
@@ -27,18 +37,26 @@ from . import data, layout, measures, steps as S, world as W
 KL_WEIGHT = 1e-4
 CAPTION_DROPOUT = 0.1
 PLAIN = 0.6  # share of captions that do not name the place
-SHOWN = ("a bowl of apples on a wooden table", "a basket of pears on a wooden table", "two lemons on a plate on green grass",
-         "three oranges on a blue cloth", "a bowl of fruits on white marble", "a banana on sand on the left",
-         "a plate of plums on a checked cloth", "a basket with five limes on white marble")
+SHOWN = (
+    "a bowl of apples on a wooden table",
+    "a basket of pears on a wooden table",
+    "two lemons on a plate on green grass",
+    "three oranges on a blue cloth",
+    "a bowl of fruits on white marble",
+    "a banana on sand on the left",
+    "a plate of plums on a checked cloth",
+    "a basket with five limes on white marble",
+)
 
 
-# --- the autoencoder --------------------------------------------------------------------------------------------------
+# --- the autoencoder ------------------------------------------------------------------------------
 
 
 def pooled(x, size):
-    """Means over squares of `size` pixels, without what is left at the edge: [B,C,H,W] -> [B,C,H//size,W//size]."""
+    """Means over squares of `size` pixels, without what is left at the edge: [B,C,H,W] ->
+    [B,C,H//size,W//size]."""
     batch, channels, rows, columns = x.shape[0], x.shape[1], x.shape[2] // size, x.shape[3] // size
-    x = x[:, :, :rows * size, :columns * size].reshape(batch, channels, rows, size, columns, size)
+    x = x[:, :, : rows * size, : columns * size].reshape(batch, channels, rows, size, columns, size)
     return x.mean((3, 5))
 
 
@@ -49,7 +67,8 @@ def slopes(x):
 
 
 def roughness(x):
-    """Root mean square slope in squares of 8 pixels: how much texture there is, wherever exactly it lies."""
+    """Root mean square slope in squares of 8 pixels: how much texture there is, wherever exactly it
+    lies."""
     right, below = slopes(x)
     return (pooled(right * right + below * below, 8) + 1e-4) ** 0.5
 
@@ -60,14 +79,17 @@ def distance(found, wanted):
 
 
 def vae_terms(found, image, mean, log_variance):
-    """L1 of the pixels, of their means over 4x4, of their slopes and of the local roughness, and a little KL.
+    """L1 of the pixels, of their means over 4x4, of their slopes and of the local roughness, and a
+    little KL.
 
-    Written in methods that tensors of MindSpore and of PyTorch share, so that both backends train on one loss.
+    Written in methods that tensors of MindSpore and of PyTorch share, so that both backends train
+    on one loss.
 
     Args:
         found, image: round trip and picture [B,3,H,W] in [-1,1].
         mean, log_variance: of the posterior [B,4,h,w].
-    Source: Rombach et al. 2022 (arXiv 2112.10752), appendix G, with terms on slopes in place of a perceptual network.
+    Source: Rombach et al. 2022 (arXiv 2112.10752), appendix G, with terms on slopes in place of a
+        perceptual network.
     """
     right, below = slopes(found)
     wanted_right, wanted_below = slopes(image)
@@ -78,13 +100,17 @@ def vae_terms(found, image, mean, log_variance):
 
 
 def vae_loss(params, image, target, noise, own, config, kernels):
-    """`vae_terms` of a round trip through a sample of the posterior, with cells of other pictures set into the latents.
+    """`vae_terms` of a round trip through a sample of the posterior, with cells of other pictures
+    set into the latents.
 
     Args:
-        image, target: pictures to encode [B,3,H,W], and what to decode: `data.exchanged` of the pictures.
+        image, target: pictures to encode [B,3,H,W], and what to decode: `data.exchanged` of the
+            pictures.
         noise: standard normal [B,4,h,w].
-        own: 1 where a latent cell is the picture's own, 0 where it is that of the batch's picture from the other end [B,1,h,w].
-    Source of the exchange: Yun et al. 2019 (arXiv 1905.04899), in the latents, as DiffEdit blends them.
+        own: 1 where a latent cell is the picture's own, 0 where it is that of the batch's picture
+            from the other end [B,1,h,w].
+    Source of the exchange: Yun et al. 2019 (arXiv 1905.04899), in the latents, as DiffEdit blends
+    them.
     """
     mean, log_variance = vae.encode(params, image, config, kernels)
     latents = vae.sample(mean, log_variance, noise)
@@ -98,33 +124,57 @@ def train_vae(a):
     frozen = ("encoder.", "quant_conv.") if a.freeze_encoder else ()
     if a.backend == "torch":
         from .torch_steps import VAETrainStep
+
         train_step = VAETrainStep(vae_terms, weights, frozen)
     else:
-        train_step = S.TrainStep(vae_loss, P.to_parameters(weights), layout.VAE, K.default_kernels(), frozen=frozen)
+        train_step = S.TrainStep(
+            vae_loss, P.to_parameters(weights), layout.VAE, K.default_kernels(), frozen=frozen
+        )
     chunks = data.pictures(a.work / "pictures", a.pictures)
-    shape = (a.batch, layout.VAE.latent_channels, a.crop // layout.VAE.factor, a.crop // layout.VAE.factor)
+    shape = (
+        a.batch,
+        layout.VAE.latent_channels,
+        a.crop // layout.VAE.factor,
+        a.crop // layout.VAE.factor,
+    )
 
     def batch(step):
         rng = np.random.default_rng([a.seed, step])
-        image, noise = data.crops(chunks, a.pictures, rng, a.batch, a.crop), rng.standard_normal(shape).astype(np.float32)
+        image, noise = data.crops(chunks, a.pictures, rng, a.batch, a.crop), rng.standard_normal(
+            shape
+        ).astype(np.float32)
         own = data.own_cells(rng, a.batch, shape[2], a.exchange)
         return image, data.exchanged(image, own), noise, own
 
     judge = VAEJudge(train_step, layout.VAE)
-    facts = {"stage": "vae", "backend": a.backend, "seed": a.seed, "batch": a.batch, "crop": a.crop, "pictures": a.pictures,
-             "exchange": a.exchange, "frozen": frozen, "before": history(a.init, "vae")}
+    facts = {
+        "stage": "vae",
+        "backend": a.backend,
+        "seed": a.seed,
+        "batch": a.batch,
+        "crop": a.crop,
+        "pictures": a.pictures,
+        "exchange": a.exchange,
+        "frozen": frozen,
+        "before": history(a.init, "vae"),
+    }
     return run(a, train_step, batch, facts, judge.report)
 
 
 class VAEJudge:
-    """Round trips of validation pictures through the mean of the posterior, by the project's own functions."""
+    """Round trips of validation pictures through the mean of the posterior, by the project's own
+    functions."""
 
     def __init__(self, train_step, config, count=12):
         scenes = [W.sample_scene(W.SEEDS["validation"][i]) for i in range(count)]
         self.images = data.to_model(np.stack([W.render(scene)[0] for scene in scenes]))
         self.train_step = train_step
-        self.params = P.to_parameters(P.tree_map(lambda _, leaf: np.zeros(leaf.shape, np.float32), vae.specs(config)))
-        self.graphs = [Graph(f, self.params, config, K.default_kernels()) for f in (vae.encode, vae.decode)]
+        self.params = P.to_parameters(
+            P.tree_map(lambda _, leaf: np.zeros(leaf.shape, np.float32), vae.specs(config))
+        )
+        self.graphs = [
+            Graph(f, self.params, config, K.default_kernels()) for f in (vae.encode, vae.decode)
+        ]
 
     def round_trip(self, images):
         """[B,3,H,W] -> the same, one at a time, with the averaged weights of now."""
@@ -135,12 +185,19 @@ class VAEJudge:
         return np.concatenate([decode(encode(ms.Tensor(row[None]))[0]).asnumpy() for row in images])
 
     def report(self, log, folder, step):
-        """Log the measures and write the sheet: a row of pictures above a row of their round trips."""
+        """Log the measures and write the sheet: a row of pictures above a row of their round
+        trips."""
         found = self.round_trip(self.images)
-        log(f"step {step} validation psnr {measures.psnr(found, self.images):.2f} "
-            f"slope error {measures.slope_error(found, self.images):.3f}")
+        log(
+            f"step {step} validation psnr {measures.psnr(found, self.images):.2f} "
+            f"slope error {measures.slope_error(found, self.images):.3f}"
+        )
         half = len(found) // 2
-        rows = [x for part in (slice(0, half), slice(half, 2 * half)) for x in (self.images[part], found[part])]
+        rows = [
+            x
+            for part in (slice(0, half), slice(half, 2 * half))
+            for x in (self.images[part], found[part])
+        ]
         W.sheet([list(to_pixels(row)) for row in rows]).save(folder / f"vae-{step:06d}.png")
 
 
@@ -149,11 +206,12 @@ def to_pixels(image):
     return np.clip(np.round((image.transpose(0, 2, 3, 1) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
-# --- text encoder and UNet --------------------------------------------------------------------------------------------
+# --- text encoder and UNet ------------------------------------------------------------------------
 
 
 def unet_loss(params, latents, noise, levels, timesteps, ids, text_config, unet_config, kernels):
-    """Mean squared error of v = sqrt(a) noise - sqrt(1-a) x0, predicted from x_t, t and the caption.
+    """Mean squared error of v = sqrt(a) noise - sqrt(1-a) x0, predicted from x_t, t and the
+    caption.
 
     Args:
         params: the leaves of text encoder and UNet in one tree; their names do not meet.
@@ -188,42 +246,72 @@ def train_unet(a):
         drawn = latents.draw(rows, rng)
         noise = rng.standard_normal(drawn.shape).astype(np.float32)
         chosen = np.where(rng.random(a.batch) < PLAIN, 0, 4) + rng.integers(4, size=a.batch)
-        ids = np.where(rng.random((a.batch, 1)) < CAPTION_DROPOUT, tokens.empty, tokens.ids[rows, chosen])
+        ids = np.where(
+            rng.random((a.batch, 1)) < CAPTION_DROPOUT, tokens.empty, tokens.ids[rows, chosen]
+        )
         levels = roots[:, timesteps].reshape(2, a.batch, 1, 1, 1)
         return drawn, noise, levels, timesteps, ids.astype(np.int32)
 
     judge = UNetJudge(train_step.average(), latents, tokens)
-    facts = {"stage": "unet", "seed": a.seed, "batch": a.batch, "pictures": a.pictures, "vae": latents.name,
-             "before": history(a.init, "unet")}
+    facts = {
+        "stage": "unet",
+        "seed": a.seed,
+        "batch": a.batch,
+        "pictures": a.pictures,
+        "vae": latents.name,
+        "before": history(a.init, "unet"),
+    }
     return run(a, train_step, batch, facts, judge.report)
 
 
 class Latents:
-    """Means and standard deviations of the training pictures' latents, computed once for a VAE and kept as float16."""
+    """Means and standard deviations of the training pictures' latents, computed once for a VAE and
+    kept as float16."""
 
     def __init__(self, work, source, count):
         weights = P.flatten(start_weights(source, "vae", vae.specs(layout.VAE), 0))
-        self.params = P.to_parameters(P.tree_map(lambda path, _: weights[path], vae.specs(layout.VAE)))
-        encoder = {path: w for path, w in weights.items() if path.startswith(("encoder.", "quant_conv."))}
-        self.name = hashlib.sha256(b"".join(encoder[path].tobytes() for path in sorted(encoder))).hexdigest()[:12]
+        self.params = P.to_parameters(
+            P.tree_map(lambda path, _: weights[path], vae.specs(layout.VAE))
+        )
+        encoder = {
+            path: w for path, w in weights.items() if path.startswith(("encoder.", "quant_conv."))
+        }
+        self.name = hashlib.sha256(
+            b"".join(encoder[path].tobytes() for path in sorted(encoder))
+        ).hexdigest()[:12]
         folder = work / f"latents-{self.name}"
         folder.mkdir(exist_ok=True)
         graph = Graph(vae.encode, self.params, layout.VAE, K.default_kernels())
         chunks = []
-        for i, chunk in enumerate(tqdm(data.pictures(work / "pictures", count), desc="latents", unit="chunk", disable=None)):
+        for i, chunk in enumerate(
+            tqdm(
+                data.pictures(work / "pictures", count), desc="latents", unit="chunk", disable=None
+            )
+        ):
             path = folder / f"{i:04d}.npy"
             if not path.exists():
-                moments = [graph(ms.Tensor(data.to_model(chunk[j:j + 10]))) for j in range(0, len(chunk), 10)]
-                mean, log_variance = [np.concatenate([m[k].asnumpy() for m in moments]) for k in (0, 1)]
-                data.write_array(path, np.stack((mean, np.exp(log_variance / 2)), 1).astype(np.float16))
+                moments = [
+                    graph(ms.Tensor(data.to_model(chunk[j : j + 10])))
+                    for j in range(0, len(chunk), 10)
+                ]
+                mean, log_variance = [
+                    np.concatenate([m[k].asnumpy() for m in moments]) for k in (0, 1)
+                ]
+                data.write_array(
+                    path, np.stack((mean, np.exp(log_variance / 2)), 1).astype(np.float16)
+                )
             chunks.append(np.load(path))
         self.moments = np.concatenate(chunks)  # [N,2,4,h,w]
         self.scaling_factor = round(1 / float(self.moments[:5000, 0].astype(np.float32).std()), 5)
 
     def draw(self, rows, rng):
         """Samples of the posterior, scaled: float32 [B,4,h,w]."""
-        mean, deviation = self.moments[rows, 0].astype(np.float32), self.moments[rows, 1].astype(np.float32)
-        return (mean + deviation * rng.standard_normal(mean.shape).astype(np.float32)) * np.float32(self.scaling_factor)
+        mean, deviation = self.moments[rows, 0].astype(np.float32), self.moments[rows, 1].astype(
+            np.float32
+        )
+        return (mean + deviation * rng.standard_normal(mean.shape).astype(np.float32)) * np.float32(
+            self.scaling_factor
+        )
 
 
 class Tokens:
@@ -233,7 +321,9 @@ class Tokens:
         scenes = [W.sample_scene(W.SEEDS["train"][i]) for i in range(count)]
         texts = [text for scene in scenes for text in W.captions(scene)]
         distinct = {text: T.encode(tokenizer, text)[0] for text in set(texts)}
-        self.ids = np.stack([distinct[text] for text in texts]).reshape(count, -1, tokenizer.max_length)
+        self.ids = np.stack([distinct[text] for text in texts]).reshape(
+            count, -1, tokenizer.max_length
+        )
         self.empty = T.encode(tokenizer, "")[0]
         self.tokenizer = tokenizer
 
@@ -252,10 +342,19 @@ class UNetJudge:
         self.text = Graph(clip.apply, params, layout.text_config(), kernels)
         self.unet = Graph(unet.apply, params, layout.UNET, kernels)
         self.decode = Graph(vae.decode, latents.params, layout.VAE, kernels)
-        self.scaling_factor, self.steps, self.guidance_scale = latents.scaling_factor, steps, guidance_scale
-        self.ids = [ms.Tensor(T.encode(tokens.tokenizer, list(texts))) for texts in (SHOWN, [""] * len(SHOWN))]
+        self.scaling_factor, self.steps, self.guidance_scale = (
+            latents.scaling_factor,
+            steps,
+            guidance_scale,
+        )
+        self.ids = [
+            ms.Tensor(T.encode(tokens.tokenizer, list(texts)))
+            for texts in (SHOWN, [""] * len(SHOWN))
+        ]
         size = layout.UNET.sample_size
-        noise = np.random.default_rng(0).standard_normal((len(SHOWN), layout.UNET.in_channels, size, size))
+        noise = np.random.default_rng(0).standard_normal(
+            (len(SHOWN), layout.UNET.in_channels, size, size)
+        )
         self.noise = ms.Tensor(noise.astype(np.float32))
 
     def predict(self, latents, timestep, states):
@@ -265,13 +364,17 @@ class UNetJudge:
         """Write the sheet of samples."""
         states, negative = [self.text(ids) for ids in self.ids]
         levels = schedule.levels(layout.SCHEDULER, self.steps)
-        found = measures.sample(self.predict, self.noise, levels, states, negative, self.guidance_scale, "v_prediction")
-        pictures = [self.decode(found[i:i + 1] / self.scaling_factor).asnumpy() for i in range(len(SHOWN))]
+        found = measures.sample(
+            self.predict, self.noise, levels, states, negative, self.guidance_scale, "v_prediction"
+        )
+        pictures = [
+            self.decode(found[i : i + 1] / self.scaling_factor).asnumpy() for i in range(len(SHOWN))
+        ]
         W.sheet([list(to_pixels(np.concatenate(pictures)))]).save(folder / f"unet-{step:06d}.png")
         log(f"step {step} wrote samples")
 
 
-# --- export -----------------------------------------------------------------------------------------------------------
+# --- export ---------------------------------------------------------------------------------------
 
 CARD = """---
 license: apache-2.0
@@ -297,19 +400,27 @@ Licence: Apache-2.0.
 
 
 def history(source, stage):
-    """The runs of a stage that the weights of `source` come from: a list of {"steps": ..., "seconds": ...}."""
+    """The runs of a stage that the weights of `source` come from: a list of {"steps": ...,
+    "seconds": ...}."""
     if source is None:
         return []
     if Path(source).is_dir():
         path = Path(source) / "training.json"
-        return M.read_json(path)[stage] if path.exists() else [{"weights": M.find(source).name, "steps": None}]
+        return (
+            M.read_json(path)[stage]
+            if path.exists()
+            else [{"weights": M.find(source).name, "steps": None}]
+        )
     return runs(S.read_weights(source)[0])
 
 
 def runs(progress):
     """The history of a checkpoint, its own run last."""
     own = {key: value for key, value in progress.facts.items() if key not in ("before", "stage")}
-    return [*progress.facts["before"], {**own, "steps": progress.step, "seconds": round(progress.seconds)}]
+    return [
+        *progress.facts["before"],
+        {**own, "steps": progress.step, "seconds": round(progress.seconds)},
+    ]
 
 
 def export(a):
@@ -319,33 +430,59 @@ def export(a):
     source = a.vae or a.work / "vae.safetensors"
     latents = Latents(a.work, source, progress.facts["pictures"])
     if latents.name != progress.facts["vae"]:
-        raise InputError(f"{checkpoint} was trained on the latents of encoder {progress.facts['vae']}, {source} has "
-                         f"{latents.name}: give that VAE, or one of which only the decoder was trained further.")
+        raise InputError(
+            f"{checkpoint} was trained on the latents of encoder {progress.facts['vae']}, {source} has "
+            f"{latents.name}: give that VAE, or one of which only the decoder was trained further."
+        )
     found = layout.configs(latents.scaling_factor)
-    trees = {"text_encoder": P.tree_map(lambda path, _: weights[path], clip.specs(found.text)),
-             "unet": P.tree_map(lambda path, _: weights[path], unet.specs(found.unet)), "vae": latents.params}
-    training = {"vae": history(source, "vae"), "unet": runs(progress), "pictures": progress.facts["pictures"]}
-    layout.write_model(a.out, latents.scaling_factor, trees, training, card(trees, training, a.results))
+    trees = {
+        "text_encoder": P.tree_map(lambda path, _: weights[path], clip.specs(found.text)),
+        "unet": P.tree_map(lambda path, _: weights[path], unet.specs(found.unet)),
+        "vae": latents.params,
+    }
+    training = {
+        "vae": history(source, "vae"),
+        "unet": runs(progress),
+        "pictures": progress.facts["pictures"],
+    }
+    layout.write_model(
+        a.out, latents.scaling_factor, trees, training, card(trees, training, a.results)
+    )
 
 
 def card(trees, training, results):
     """The text of the model card."""
+
     def line(run):
         if run["steps"] is None:
             return f"from the weights of {run['weights']}"
         return f"{run['steps']} steps of {run['batch']} in {run['seconds'] / 3600:.2f} h"
 
-    budget = "\n".join(f"- {stage}: " + "; ".join(map(line, training[stage])) for stage in ("vae", "unet"))
-    earlier = [r["weights"] for stage in ("vae", "unet") for r in training[stage] if r["steps"] is None]
+    budget = "\n".join(
+        f"- {stage}: " + "; ".join(map(line, training[stage])) for stage in ("vae", "unet")
+    )
+    earlier = [
+        r["weights"] for stage in ("vae", "unet") for r in training[stage] if r["steps"] is None
+    ]
     return CARD.format(
-        size=W.SIZE, fruits=", ".join(W.PLURALS[name] for name in W.FRUITS), grounds=", ".join(W.BACKGROUNDS),
-        parameters=round(sum(map(P.count, trees.values())) / 1e6, 1), pictures=training["pictures"], budget=budget,
-        seeds=f"0 to {training['pictures'] - 1}", held_out=len(W.HELD_OUT),
-        start=f", but what the weights that it started from had seen ({', '.join(sorted(set(earlier)))})" if earlier else "",
-        results=Path(results).read_text(encoding="utf-8") if results else "Not evaluated yet.\n")
+        size=W.SIZE,
+        fruits=", ".join(W.PLURALS[name] for name in W.FRUITS),
+        grounds=", ".join(W.BACKGROUNDS),
+        parameters=round(sum(map(P.count, trees.values())) / 1e6, 1),
+        pictures=training["pictures"],
+        budget=budget,
+        seeds=f"0 to {training['pictures'] - 1}",
+        held_out=len(W.HELD_OUT),
+        start=(
+            f", but what the weights that it started from had seen ({', '.join(sorted(set(earlier)))})"
+            if earlier
+            else ""
+        ),
+        results=Path(results).read_text(encoding="utf-8") if results else "Not evaluated yet.\n",
+    )
 
 
-# --- both -------------------------------------------------------------------------------------------------------------
+# --- both -----------------------------------------------------------------------------------------
 
 
 def start_weights(source, component, specs, seed):
@@ -357,17 +494,28 @@ def start_weights(source, component, specs, seed):
     fresh = P.init(specs, np.random.default_rng([seed, 0]))
     if source is None:
         return fresh
-    weights = folder_weights(Path(source), component, P.flatten(fresh)) if Path(source).is_dir() else S.read_weights(source)[1]
-    bad = [path for path, leaf in P.flatten(specs).items() if path not in weights or weights[path].shape != leaf.shape]
+    weights = (
+        folder_weights(Path(source), component, P.flatten(fresh))
+        if Path(source).is_dir()
+        else S.read_weights(source)[1]
+    )
+    bad = [
+        path
+        for path, leaf in P.flatten(specs).items()
+        if path not in weights or weights[path].shape != leaf.shape
+    ]
     if bad:
-        raise InputError(f"{source} does not fit: {', '.join(bad[:5])} missing or of another shape.")
+        raise InputError(
+            f"{source} does not fit: {', '.join(bad[:5])} missing or of another shape."
+        )
     return P.tree_map(lambda path, _: weights[path].astype(np.float32), specs)
 
 
 def folder_weights(folder, component, fresh):
     """{path: array} of a model folder's component; "unet" includes the text encoder.
 
-    Words are matched by their text, so that a model of another vocabulary can serve; a new word starts afresh.
+    Words are matched by their text, so that a model of another vocabulary can serve; a new word
+    starts afresh.
     """
     stored = M.read_configs(M.find(folder))
     owners = {"text_encoder": stored.text, "unet": stored.unet, "vae": stored.vae}
@@ -398,43 +546,99 @@ def run(a, train_step, batch, facts, report):
             print(line, file=handle)
 
     until = None if a.minutes is None else time.time() + 60 * a.minutes
-    return S.run(train_step, batch, a.work / f"{a.name}.safetensors", facts, a.steps, a.rate, until, a.save_minutes, log,
-                 lambda step: report(log, folder, step), a.sample_steps)
+    return S.run(
+        train_step,
+        batch,
+        a.work / f"{a.name}.safetensors",
+        facts,
+        a.steps,
+        a.rate,
+        until,
+        a.save_minutes,
+        log,
+        lambda step: report(log, folder, step),
+        a.sample_steps,
+    )
 
 
 def parser():
     """The command line."""
-    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = top.add_subparsers(dest="command", required=True)
-    for name, rate, batch, function in (("vae", 1e-3, 8, train_vae), ("unet", 8e-4, 32, train_unet)):
+    for name, rate, batch, function in (
+        ("vae", 1e-3, 8, train_vae),
+        ("unet", 8e-4, 32, train_unet),
+    ):
         p = commands.add_parser(name, help=function.__doc__)
         p.set_defaults(function=function)
-        p.add_argument("--work", type=Path, required=True, help="folder of pictures, latents, checkpoints, logs and samples")
+        p.add_argument(
+            "--work",
+            type=Path,
+            required=True,
+            help="folder of pictures, latents, checkpoints, logs and samples",
+        )
         p.add_argument("--name", default=name, help="name of the checkpoint and of the log")
-        p.add_argument("--init", help="start from a model folder or a checkpoint, where this run has none of its own")
-        p.add_argument("--steps", type=int, default=20000, help="length of the whole run, over which the rate falls")
-        p.add_argument("--minutes", type=float, help="stop after that long; the same command goes on")
+        p.add_argument(
+            "--init",
+            help="start from a model folder or a checkpoint, where this run has none of its own",
+        )
+        p.add_argument(
+            "--steps",
+            type=int,
+            default=20000,
+            help="length of the whole run, over which the rate falls",
+        )
+        p.add_argument(
+            "--minutes", type=float, help="stop after that long; the same command goes on"
+        )
         p.add_argument("--rate", type=float, default=rate, help="highest learning rate")
         p.add_argument("--batch", type=int, default=batch)
         p.add_argument("--seed", type=int, default=0)
         p.add_argument("--pictures", type=int, default=20000, help="size of the training set")
         p.add_argument("--save-minutes", type=float, default=4)
-        p.add_argument("--sample-steps", type=int, default=1000, help="steps between two sample sheets")
+        p.add_argument(
+            "--sample-steps", type=int, default=1000, help="steps between two sample sheets"
+        )
         if name == "vae":
             p.add_argument("--crop", type=int, default=64, help="side of the crops, in pixels")
-            p.add_argument("--exchange", type=float, default=0.0, help="share of crops into whose latents a rectangle of another "
-                           "one's is set: the decoder learns to leave alone what is beside an edit")
-            p.add_argument("--backend", choices=("mindspore", "torch"), default="mindspore",
-                           help="torch: the same training with PyTorch and diffusers (pip install .[train])")
-            p.add_argument("--freeze-encoder", action="store_true", help="train the decoder only: the latents stay as they are")
+            p.add_argument(
+                "--exchange",
+                type=float,
+                default=0.0,
+                help="share of crops into whose latents a rectangle of another "
+                "one's is set: the decoder learns to leave alone what is beside an edit",
+            )
+            p.add_argument(
+                "--backend",
+                choices=("mindspore", "torch"),
+                default="mindspore",
+                help="torch: the same training with PyTorch and diffusers (pip install .[train])",
+            )
+            p.add_argument(
+                "--freeze-encoder",
+                action="store_true",
+                help="train the decoder only: the latents stay as they are",
+            )
         else:
-            p.add_argument("--vae", type=Path, help="checkpoint or model folder of the VAE (default: vae.safetensors of --work)")
+            p.add_argument(
+                "--vae",
+                type=Path,
+                help="checkpoint or model folder of the VAE (default: vae.safetensors of --work)",
+            )
     p = commands.add_parser("export", help=export.__doc__)
     p.set_defaults(function=export)
     p.add_argument("--work", type=Path, required=True, help="folder of the checkpoints and latents")
     p.add_argument("--out", type=Path, required=True, help="the model folder to write")
-    p.add_argument("--vae", type=Path, help="checkpoint or model folder of the VAE (default: vae.safetensors of --work)")
-    p.add_argument("--unet", type=Path, help="checkpoint of the UNet (default: unet.safetensors of --work)")
+    p.add_argument(
+        "--vae",
+        type=Path,
+        help="checkpoint or model folder of the VAE (default: vae.safetensors of --work)",
+    )
+    p.add_argument(
+        "--unet", type=Path, help="checkpoint of the UNet (default: unet.safetensors of --work)"
+    )
     p.add_argument("--results", help="results.md of evaluate.py, to stand in the model card")
     return top
 
