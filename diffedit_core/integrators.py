@@ -1,10 +1,13 @@
 """Integrators of the probability-flow ODE, up towards the noise and down towards the picture. No
 model in sight.
 
-All have one contract: `step(denoise, state, levels, i, j) -> State` takes the state at level i to
-its neighbour j. `denoise(x, k) -> (x0, eps)` stands for the model with its guidance, asked about x
-as a latent of level k; `levels` is `schedule.Levels`. A journey begins with `State(x)`. The
-functions are pure: what an integrator carries is in its state.
+A step function has one contract: `step(denoise, state, levels, i, j) -> State` takes the state at
+level i to its neighbour j. `denoise(x, k) -> (x0, eps)` stands for the model with its guidance,
+asked about x as a latent of level k; `levels` is `schedule.Levels`. A trajectory begins with
+`State(x)`. The functions are pure: what an integrator carries is in its state.
+
+`INTEGRATORS` at the end has a record for each. The laws, the command line, the plan and the
+benchmark read that table, so that a new record is all that a new integrator needs.
 
 Latents are MindSpore tensors or numpy arrays of any float dtype.
 
@@ -14,13 +17,13 @@ eq. 3). tests/laws.py has the laws and says which of them hold for which integra
 
 import functools
 import math
-from typing import NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
-from mindspore import Tensor
 
-from . import schedule as S
+from . import schedule
 from .errors import InputError
+from .fixed_points import Note, iterate
 
 MIXING = 0.93  # EDICT's p, as in its paper
 TOLERANCE = 1e-6  # of fixed-point inversion: relative size of the last correction
@@ -28,20 +31,11 @@ ITERATIONS = 20  # of fixed-point inversion, at most, in each step
 ANDERSON_MEMORY = 3  # earlier iterates that Anderson acceleration looks at
 
 
-class Note(NamedTuple):
-    """What a step that iterates found, the worst of the batch."""
-
-    evaluations: int  # calls of `denoise`
-    residual: float  # relative size of the last correction
-    contraction: float  # last ratio of two corrections; 1 and more does not contract
-    converged: bool
-
-
 class State(NamedTuple):
     """Everything that an integrator carries from level to level.
 
     latents: [B,C,h,w] at the level that the state is at.
-    partner: a second latent that belongs to the state, or None: EDICT's y (None: equal to the
+    coupled: a second latent that belongs to the state, or None: EDICT's y (None: equal to the
         first), BELM's latent of the level below (None: not known yet). It is blended as the first
         is.
     history: (level, x0 [B,C,h,w]) of the step before, or None; only ever used to continue in the
@@ -49,8 +43,8 @@ class State(NamedTuple):
     note: `Note` of the step that led here, or None.
     """
 
-    latents: Tensor
-    partner: Optional[Tensor] = None
+    latents: Any
+    coupled: Optional[Any] = None
     history: Optional[tuple] = None
     note: Optional[Note] = None
 
@@ -64,11 +58,11 @@ def ddim(denoise, state, levels, i, j, sigma=0.0):
         state: latents [B,C,h,w] at level i.
         sigma: standard deviation of the noise that the caller adds afterwards.
     Source: Song et al. 2021 (arXiv 2010.02502), eq. 12; DiffEdit, eq. 2.
-    Laws: first order; one evaluation in a step; independent of the way, not reversible: the way
+    Laws: first order; one evaluation in a step; independent of the path, not reversible: the step
         back asks at other points.
     """
     x0, eps = denoise(state.latents, i)
-    return State(S.add_noise(x0, eps, levels.alphas[j], sigma))
+    return State(schedule.add_noise(x0, eps, levels.alphas[j], sigma))
 
 
 def log_snr(alpha):
@@ -83,22 +77,22 @@ def dpmpp_2m(denoise, state, levels, i, j):
     linearly in lambda.
 
     x_j = (s_j/s_i) x_i - sqrt(a_j) (e^(-h) - 1) D with D = x0_i + (x0_i - x0_before) h / (2
-    h_before), s = sqrt(1-a), h = lambda_j - lambda_i. The first step of a journey, and one that
+    h_before), s = sqrt(1-a), h = lambda_j - lambda_i. The first step of a trajectory, and one that
     touches a level without noise or without signal, is DDIM's, which is the same with D = x0_i.
-    Inversion is the same formula on the way up.
+    Inversion is the same formula upwards.
 
     Args, Returns: as `ddim`; i and j neighbours.
     Source: Lu et al. 2022 (arXiv 2211.01095), algorithm 2.
     Laws: second order, one evaluation in a step; not reversible.
     """
     x0, eps = denoise(state.latents, i)
-    x = S.add_noise(x0, eps, levels.alphas[j])
+    x = schedule.add_noise(x0, eps, levels.alphas[j])
     if state.history is not None and state.history[0] == 2 * i - j:
         before, here, there = (log_snr(levels.alphas[k]) for k in (state.history[0], i, j))
         if math.isfinite(there) and math.isfinite(before) and here != before:
             h = there - here
             weight = -math.sqrt(levels.alphas[j]) * math.expm1(-h) * h / (2 * (here - before))
-            x = x + S.scalar(weight, x) * (x0 - state.history[1])
+            x = x + schedule.scalar(weight, x) * (x0 - state.history[1])
     return State(x, history=(i, x0))
 
 
@@ -120,20 +114,26 @@ def edict(denoise, state, levels, i, j, mixing=MIXING):
     """
     noisy, p = max(i, j), mixing
     _need_signal(levels, noisy, "EDICT")
-    pair = [state.latents, state.latents if state.partner is None else state.partner]
+    pair = [state.latents, state.latents if state.coupled is None else state.coupled]
     order = (0, 1) if noisy % 2 else (1, 0)
 
     def step(one):
         eps = denoise(pair[1 - one], noisy)[1]
-        pair[one] = S.ddim_step(pair[one], eps, levels.alphas[i], levels.alphas[j])
+        pair[one] = schedule.ddim_step(pair[one], eps, levels.alphas[i], levels.alphas[j])
 
     def mix(one, weight):  # weight of its own, the rest of the other
-        pair[one] = pair[1 - one] + S.scalar(weight, pair[one]) * (pair[one] - pair[1 - one])
+        pair[one] = pair[1 - one] + schedule.scalar(weight, pair[one]) * (pair[one] - pair[1 - one])
 
     if j < i:
-        step(order[0]), step(order[1]), mix(0, p), mix(1, p)
+        step(order[0])
+        step(order[1])
+        mix(0, p)
+        mix(1, p)
     else:
-        mix(1, 1 / p), mix(0, 1 / p), step(order[1]), step(order[0])
+        mix(1, 1 / p)
+        mix(0, 1 / p)
+        step(order[1])
+        step(order[0])
     return State(*pair)
 
 
@@ -143,7 +143,7 @@ def belm(denoise, state, levels, i, j):
     With h_k = tau_k - tau_(k-1), q = h_k/h_(k+1):
     u_(k-1) = q^2 u_(k+1) + (1 - q^2) u_k - h_k (1 + q) eps_k, and up the same line solved for
     u_(k+1). It is the only combination of these three terms whose error is of the third order in a
-    step (Taylor in tau). The state at level i is (x_i, x_(i-1)). A journey begins with one DDIM
+    step (Taylor in tau). The state at level i is (x_i, x_(i-1)). A trajectory begins with one DDIM
     step.
 
     Args, Returns: as `ddim`; i and j neighbours.
@@ -155,7 +155,7 @@ def belm(denoise, state, levels, i, j):
         down.
     """
     _need_signal(levels, max(i, j), "BELM")
-    x, behind = state.latents, state.partner
+    x, behind = state.latents, state.coupled
     if j > i:
         return State(_belm_next(denoise, levels, x, behind, i, i - 1, j), x)
     if behind is None:
@@ -168,12 +168,12 @@ def _belm_next(denoise, levels, x, other, k, before, after):
     signal, tau = np.sqrt(levels.alphas), functools.partial(_tau, levels)
     eps, step = denoise(x, k)[1], tau(after) - tau(k)
     if other is None or tau(k) == tau(before):
-        return S.ddim_step(x, eps, levels.alphas[k], levels.alphas[after])
+        return schedule.ddim_step(x, eps, levels.alphas[k], levels.alphas[after])
     q = step / (tau(k) - tau(before))
     return (
-        S.scalar(q * q * signal[after] / signal[before], x) * other
-        + S.scalar((1 - q * q) * signal[after] / signal[k], x) * x
-        + S.scalar(step * (1 + q) * signal[after], x) * eps
+        schedule.scalar(q * q * signal[after] / signal[before], x) * other
+        + schedule.scalar((1 - q * q) * signal[after] / signal[k], x) * x
+        + schedule.scalar(step * (1 + q) * signal[after], x) * eps
     )
 
 
@@ -184,110 +184,108 @@ def _tau(levels, k):
 def _need_signal(levels, k, name):
     if levels.alphas[k] <= 0:
         raise InputError(
-            f"{name} cannot reach a level whose alphas_cumprod is 0: use ddim or dpmpp_2m there."
+            f"{name} cannot reach a level whose alphas_cumprod is 0: " "use ddim or dpmpp_2m there."
         )
 
 
 def fixed_point(denoise, state, levels, i, j, tolerance=TOLERANCE, iterations=ITERATIONS, memory=0):
-    """DDIM whose way up is the exact inverse of its way down: the x_j from which a DDIM step comes
-    to x_i.
+    """The exact inverse of a DDIM step down: the x_j from which that step comes to x_i.
 
     Iterates x <- g(x) = S(x_i, eps(x, j)), the DDIM step up with the eps of its own destination,
-    from x = x_i. Every picture of the batch stops by itself: when the correction |g(x) - x| is at
-    most the tolerance times the latents, or when it has not shrunk twice in a row, where the
-    iteration does not contract; then, as after the last iteration, the iterate with the smallest
-    correction is the result.
+    from x = x_i, with `iterate`.
 
-    Args, Returns: as `ddim`; i and j neighbours. The state's `note` has residual and evaluations of
-        a step up.
-        memory: 0, or how many earlier iterates Anderson acceleration combines.
+    Args, Returns: as `ddim`; j the level above i. The state's `note` has residual and evaluations.
+        tolerance, iterations, memory: as in `iterate`.
     Raises:
         InputError: a level without signal, which determines nothing.
     Source: Pan et al. 2023 (AIDI, arXiv 2309.04907), section 3; Garibi et al. 2024 (ReNoise, arXiv
         2403.14602); Walker & Ni 2011 for the acceleration.
-    Law: where g contracts, up then down gives the latents back within the tolerance times the way's
-        amplification.
+    Law: where g contracts, up then down gives the latents back within the tolerance times the
+        amplification of the way down.
     """
-    if j < i:
-        return ddim(denoise, state, levels, i, j)
     _need_signal(levels, j, "Fixed-point inversion")
-    start = x = state.latents
-    rows, best = start.shape[0], _host(start).copy()
-    least, last, worse = np.full(rows, np.inf), np.full(rows, np.inf), np.zeros(rows, int)
-    ratio, running, points, values, count = np.zeros(rows), np.ones(rows, bool), [], [], 0
-    while running.any() and count < iterations:
-        g = S.ddim_step(start, denoise(x, j)[1], levels.alphas[i], levels.alphas[j])
-        count += 1
-        point, value = _host(x), _host(g)
-        if count == 1:
-            scale = np.maximum(_norm(point), _norm(value))
-        size = _norm(value - point) / scale
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(running & (count > 1), np.nan_to_num(size / last), ratio)
-        better = running & (size < least)
-        best[better], least[better] = value[better], size[better]
-        worse = np.where(size < last, 0, worse + 1)
-        running &= (size > tolerance) & (worse < 2)
-        last = size
-        points, values = [*points, point][-memory - 1 :], [*values, value][-memory - 1 :]
-        x = _like(anderson(points, values), start)
-    note = Note(count, float(least.max()), float(ratio.max()), bool((least <= tolerance).all()))
-    return State(_like(best, start), note=note)
+    start = state.latents
+
+    def g(x):
+        return schedule.ddim_step(start, denoise(x, j)[1], levels.alphas[i], levels.alphas[j])
+
+    latents, note = iterate(g, start, tolerance, iterations, memory)
+    return State(latents, note=note)
 
 
-def _host(x):
-    return x if isinstance(x, np.ndarray) else x.asnumpy()
+# --- the table ------------------------------------------------------------------------------------
 
 
-def _like(values, x):
-    return values if isinstance(x, np.ndarray) else Tensor(values)
+class Integrator(NamedTuple):
+    """A record of the table: the step functions, and what the rest has to know of them.
 
-
-def _norm(x):
-    """Root mean square of each row, [B] float64, not 0."""
-    mean = (x.reshape(len(x), -1).astype(np.float64) ** 2).mean(1)
-    return np.maximum(np.sqrt(mean), np.finfo(np.float64).tiny)
-
-
-def anderson(points, values):
-    """The next iterate from earlier points x_k and values g(x_k), [B,...] each, oldest first; row
-    by row.
-
-    x = g_m - sum c_k (g_(k+1) - g_k) with the c that make the same combination of the corrections f
-    = g - x least.
-    Source: Walker & Ni 2011 (Anderson acceleration for fixed-point iterations), eq. 2.3. With one
-        point it is g itself.
+    up, down: step functions towards the noise and towards the picture.
+    evaluations: function of the number of steps K -> (up, down), calls of `denoise` for K steps up
+        from the picture and as many down again.
+    exact: down undoes up, whatever the model says. Its equations then name the levels at which the
+        model is asked, and its predictions must be the same in both directions: the options
+        `inversion_timestep` and `num_reg_steps` are of those that are not exact.
+    needs_signal: it cannot reach or leave a level whose alphas_cumprod is 0.
+    least_steps: the fewest steps of an inversion.
+    iterates: the evaluations up are the most that it can take.
+    settings: names of arguments of the step functions that may be set (`configured`).
     """
-    result = values[-1].copy()
-    if len(points) == 1:
-        return result
-    for row in range(len(result)):
-        g = np.stack([v[row].reshape(-1).astype(np.float64) for v in values])
-        f = g - np.stack([p[row].reshape(-1).astype(np.float64) for p in points])
-        c = np.linalg.lstsq(np.diff(f, axis=0).T, f[-1], rcond=1e-10)[0]
-        result[row] = (g[-1] - c @ np.diff(g, axis=0)).reshape(result[row].shape)
-    return result
+
+    up: Callable
+    down: Callable
+    summary: str
+    evaluations: Callable = lambda steps: (steps, steps)
+    exact: bool = False
+    needs_signal: bool = False
+    least_steps: int = 1
+    iterates: bool = False
+    settings: tuple = ()
+
+    def step(self, denoise, state, levels, i, j):
+        """A step in either direction: up if j > i, else down."""
+        return (self.up if j > i else self.down)(denoise, state, levels, i, j)
+
+    def configured(self, **changes):
+        """The same integrator with some of its `settings` changed, in both directions."""
+        for name in changes:
+            if name not in self.settings:
+                raise InputError(f"The integrator has no setting {name!r}: leave it out.")
+        up = functools.partial(self.up, **changes)
+        return self._replace(up=up, down=up if self.down is self.up else self.down)
 
 
-INTEGRATORS = {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "edict": edict, "belm": belm}
-INVERSIONS = {
-    "explicit": None,
-    "fixed_point": fixed_point,
-    "anderson": functools.partial(fixed_point, memory=ANDERSON_MEMORY),
-}  # of DDIM
-EXACT = ("edict", "belm")
+EXACT = {"exact": True, "needs_signal": True}
+ITERATED = {
+    "evaluations": lambda steps: (steps * ITERATIONS, steps),
+    "iterates": True,
+    "settings": ("tolerance", "iterations", "memory"),
+    **EXACT,
+}
 
-
-def evaluations(integrator, inversion, steps):
-    """Calls of `denoise` on the way (up, down) of so many steps that begins at the clean picture
-    and turns round.
-
-    For an iterated inversion the first is the most that it can take.
-    """
-    up = (
-        steps * ITERATIONS
-        if inversion != "explicit"
-        else steps * 2 if integrator == "edict" else steps
-    )
-    down = {"edict": 2 * steps, "belm": steps - 1}.get(integrator, steps)
-    return up, down
+INTEGRATORS = {
+    "ddim": Integrator(ddim, ddim, "Euler's method, as in the paper"),
+    "dpmpp_2m": Integrator(dpmpp_2m, dpmpp_2m, "DPM-Solver++ (2M), of second order"),
+    "edict": Integrator(
+        edict,
+        edict,
+        "exact, by two coupled latents, at twice the cost",
+        lambda k: (2 * k, 2 * k),
+        **EXACT,
+        settings=("mixing",),
+    ),
+    "belm": Integrator(
+        belm,
+        belm,
+        "exact, by a two-step rule, for little guidance",
+        lambda k: (k, k - 1),
+        **EXACT,
+        least_steps=2,
+    ),
+    "fixed_point": Integrator(fixed_point, ddim, "DDIM, inverted exactly by iteration", **ITERATED),
+    "anderson": Integrator(
+        functools.partial(fixed_point, memory=ANDERSON_MEMORY),
+        ddim,
+        "the same with Anderson acceleration",
+        **ITERATED,
+    ),
+}

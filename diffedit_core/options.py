@@ -1,145 +1,181 @@
-"""What a run can vary, and the recipes: DiffEdit as the paper has it, with a smoother mask, and as
-the public pipeline does it.
+"""What a run can vary, each option declared once, and the recipes: DiffEdit as the paper has it,
+with a smoother mask, and as the public pipeline does it.
+
+Checks, the flags of the command line with their help, the keys of caches, and the table in the
+notes all follow from the declarations. Nothing here imports MindSpore, so that `--help` is quick.
 """
 
 import dataclasses
 import numbers
 from dataclasses import dataclass
 
-import numpy as np
-
-from . import integrators as I
+from .declare import AT_LEAST_0, BELOW_1, POSITIVE, QUANTILE, SHARE, flag, number, one_of, option
+from .declare import whole
 from .errors import InputError
+from .integrators import INTEGRATORS
+
+# The stages of an edit, each with those whose results it takes.
+STAGES = {
+    "encode": (),
+    "maps": ("encode",),
+    "mask": ("maps",),
+    "trail": ("encode",),
+    "decode": ("mask", "trail"),
+}
 
 
 @dataclass(frozen=True)
 class Options:
-    """Everything that a run can vary. A recipe is nothing but one of these.
+    """Everything that a run can vary. A recipe is nothing but one of these."""
 
-    The first group are numbers of the paper; the second are the places where implementations
-    differ.
-    """
+    # encode
+    sample_posterior: bool = option(
+        False, flag(), "encode", "draw the latents from the posterior instead of taking its mean"
+    )
 
-    num_inference_steps: int = 50
-    encode_ratio: float = 0.8  # the paper's r
-    guidance_scale: float = 7.5  # 1 means no guidance
-    inversion_guidance_scale: float = 1.0
-    num_maps: int = 10
-    mask_noise_strength: float = 0.5
-    mask_clamp_ratio: float = 3.0
-    mask_threshold: float = 0.5
-    mask_smoothing: float = (
-        0.0  # standard deviation, in latent cells, of a Gaussian over the noise map
+    # maps
+    num_maps: int = option(
+        10, whole(1), "maps", "noise draws that are averaged for the mask (the paper's n)"
     )
-    mask_clamp_quantile: float = (
-        0.0  # above 0: clamp at this quantile of the map, not at mask_clamp_ratio times its mean
+    mask_noise_strength: float = option(
+        0.5, SHARE, "maps", "how noisy the picture is when the mask is looked for"
     )
-    map_batch: int = 1  # noise maps in one UNet batch; changes memory and speed only
+    map_batch: int = option(
+        1, whole(1), "maps", "noise draws in one UNet batch; memory and speed only", cost=True
+    )
+    posterior_per_map: bool = option(
+        False, flag(), "maps", "draw the latents from the posterior anew for each noise map"
+    )
+    guided_mask: bool = option(
+        False, flag(), "maps", "guide the predictions whose difference makes the mask"
+    )
+    mask_on_grid: bool = option(
+        False, flag(), "maps", "noise for the mask at a timestep of the grid, not at strength T"
+    )
 
-    sample_posterior: bool = (
-        False  # draw the picture's latents from the posterior instead of taking its mean
+    # mask
+    mask_clamp_ratio: float = option(
+        3.0,
+        POSITIVE,
+        "mask",
+        "cut the noise map off at this many times its mean",
+        unless="mask_clamp_quantile",
     )
-    posterior_per_map: bool = False  # draw them anew for each noise map
-    inversion_prompt: str = "empty"  # "empty" or "source"
-    inversion_timestep: str = (
-        "current"  # ask the model at the level that x is at, or at the step's "destination"
+    mask_clamp_quantile: float = option(
+        0.0, QUANTILE, "mask", "cut it off at this quantile instead, such as 0.98; 0 is at the mean"
     )
-    guided_mask: bool = False  # guide the predictions whose difference makes the mask
-    mask_on_grid: bool = (
-        False  # noise for the mask at a timestep of the grid, or at strength times T
+    mask_smoothing: float = option(
+        0.0,
+        AT_LEAST_0,
+        "mask",
+        "Gaussian over the noise map, standard deviation in latent cells; 0 is none",
     )
-    clamp_over: str = (
-        "image"  # the mean that clamps the noise map (and the regularisation's) is an "image"'s or the "batch"'s
+    mask_threshold: float = option(
+        0.5, BELOW_1, "mask", "cells above this share of the cut are edited"
     )
-    blend_level: str = (
-        "same"  # the background has the "same" noise level as the edit, or is one level "noisier"
+    clamp_over: str = option(
+        "image",
+        one_of(("image", "batch")),
+        "mask",
+        "statistics of each image by itself, or of the whole batch",
+        also={"trail": "num_reg_steps"},
     )
-    round_steps: str = "nearest"  # K = N r rounded to the "nearest" number or "down"
 
-    integrator: str = "ddim"  # of inversion and decoding: a name of `integrators.INTEGRATORS`
-    inversion: str = (
-        "explicit"  # of DDIM: "explicit", or the exact inverse by "fixed_point" iteration or with "anderson"
+    # trail
+    num_inference_steps: int = option(
+        50,
+        whole(1),
+        "trail",
+        "steps of the whole grid, N",
+        flag="steps",
+        also={"maps": "mask_on_grid"},
     )
-    num_reg_steps: int = 0  # regularisation of the inverted noise (regularise.py)
-    lambda_auto_corr: float = 20.0
-    lambda_kl: float = 20.0
-    num_auto_corr_rolls: int = 5
+    encode_ratio: float = option(0.8, SHARE, "trail", "how deep to invert, the paper's r")
+    round_steps: str = option(
+        "nearest", one_of(("nearest", "down")), "trail", "rounding of K = N r, the steps inverted"
+    )
+    integrator: str = option(
+        "ddim", one_of(INTEGRATORS), "trail", "integrator of inversion and decoding"
+    )
+    inversion_prompt: str = option(
+        "empty", one_of(("empty", "source")), "trail", "prompt of the inversion"
+    )
+    inversion_guidance_scale: float = option(
+        1.0, number(), "trail", "guidance of the inversion; needs --inversion-prompt source"
+    )
+    inversion_timestep: str = option(
+        "current",
+        one_of(("current", "destination")),
+        "trail",
+        "ask the model at the level that x is at, or at the one that the step leads to",
+    )
+    num_reg_steps: int = option(
+        0, whole(0), "trail", "gradient steps in each step that make the noise whiter; 0 is none"
+    )
+    lambda_auto_corr: float = option(
+        20.0,
+        AT_LEAST_0,
+        "trail",
+        "size of these steps against the noise's correlation with itself",
+        needs="num_reg_steps",
+    )
+    lambda_kl: float = option(
+        20.0,
+        AT_LEAST_0,
+        "trail",
+        "size of these steps towards mean 0 and variance 1",
+        needs="num_reg_steps",
+    )
+    num_auto_corr_rolls: int = option(
+        5, whole(1), "trail", "shifts that each of these steps compares", needs="num_reg_steps"
+    )
+
+    # decode
+    guidance_scale: float = option(
+        7.5,
+        number(),
+        "decode",
+        "classifier-free guidance of the decoding, and of a guided mask; 1 is none",
+        also={"maps": "guided_mask"},
+    )
+    blend_level: str = option(
+        "same",
+        one_of(("same", "noisier")),
+        "decode",
+        "noise level of the background: the edit's, or one above",
+    )
 
     def __post_init__(self):
-        def check(condition, name, wanted):
-            if not condition:
-                raise InputError(f"{name} is {getattr(self, name)!r}: it has to be {wanted}.")
-
-        for name in ("num_inference_steps", "num_maps", "map_batch", "num_auto_corr_rolls"):
+        for name, declared in DECLARED.items():
             value = getattr(self, name)
-            check(
-                isinstance(value, int) and not isinstance(value, bool) and value >= 1,
-                name,
-                "a whole number from 1 up",
-            )
-        steps = self.num_reg_steps
-        check(
-            isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0,
-            "num_reg_steps",
-            "a whole number from 0 up",
-        )
-        for name in (
-            "encode_ratio",
-            "mask_noise_strength",
-            "guidance_scale",
-            "inversion_guidance_scale",
-            "mask_clamp_ratio",
-            "mask_threshold",
-            "mask_smoothing",
-            "mask_clamp_quantile",
-            "lambda_auto_corr",
-            "lambda_kl",
-        ):
-            check(isinstance(getattr(self, name), numbers.Real), name, "a number")
-        for name in ("sample_posterior", "posterior_per_map", "guided_mask", "mask_on_grid"):
-            check(isinstance(getattr(self, name), bool), name, "True or False")
-        for name in ("encode_ratio", "mask_noise_strength"):
-            check(0 < getattr(self, name) <= 1, name, "above 0 and at most 1")
-        for name in ("guidance_scale", "inversion_guidance_scale"):
-            check(np.isfinite(getattr(self, name)), name, "a finite number")
-        for name in ("lambda_auto_corr", "lambda_kl", "mask_smoothing"):
-            check(0 <= getattr(self, name) < np.inf, name, "0 or a positive number")
-        check(0 < self.mask_clamp_ratio < np.inf, "mask_clamp_ratio", "a positive number")
-        check(0 <= self.mask_clamp_quantile <= 1, "mask_clamp_quantile", "between 0 and 1")
-        check(0 <= self.mask_threshold < 1, "mask_threshold", "at least 0 and below 1")
-        for name, choices in (
-            ("inversion_prompt", ("empty", "source")),
-            ("inversion_timestep", ("current", "destination")),
-            ("clamp_over", ("image", "batch")),
-            ("blend_level", ("same", "noisier")),
-            ("round_steps", ("nearest", "down")),
-            ("integrator", tuple(I.INTEGRATORS)),
-            ("inversion", tuple(I.INVERSIONS)),
-        ):
-            check(getattr(self, name) in choices, name, " or ".join(map(repr, choices)))
+            if not declared.check.holds(value):
+                number_wanted = declared.check.kind is float and not isinstance(value, numbers.Real)
+                wanted = "a number" if number_wanted else declared.check.wanted()
+                raise InputError(f"{name} is {value!r}: it has to be {wanted}.")
+        self._check_together()
+
+    def _check_together(self):
         if self.inversion_prompt == "empty" and self.inversion_guidance_scale != 1:
             raise InputError(
-                f"inversion_guidance_scale is {self.inversion_guidance_scale}, but the inversion uses the empty "
-                "prompt, which guidance does not change: invert with the source prompt (--inversion-prompt source)."
+                f"inversion_guidance_scale is {self.inversion_guidance_scale}, but the inversion "
+                "uses the empty prompt, which guidance does not change: invert with the source "
+                "prompt (--inversion-prompt source)."
             )
-        if self.inversion != "explicit" and self.integrator != "ddim":
+        record = INTEGRATORS[self.integrator]
+        if self.num_reg_steps and record.exact:
             raise InputError(
-                f"inversion is {self.inversion!r}, which is of DDIM, but integrator is {self.integrator!r}: leave "
-                "one of them out."
+                "num_reg_steps changes the predictions of the inversion only, so that it would not "
+                f"be exact any more: leave it at 0, or use integrator {inexact()}."
             )
-        if self.num_reg_steps and (self.integrator in I.EXACT or self.inversion != "explicit"):
+        if self.num_encode_steps < record.least_steps:
+            if self.num_encode_steps >= 1:
+                raise InputError(
+                    f"integrator {self.integrator} starts with latents of {record.least_steps} "
+                    f"levels: invert at least {record.least_steps} steps."
+                )
             raise InputError(
-                "num_reg_steps changes the predictions of the inversion only, so that it would not be exact any "
-                "more: leave it at 0, or use integrator ddim or dpmpp_2m with the explicit inversion."
-            )
-        if self.integrator == "belm" and self.num_encode_steps < 2:
-            raise InputError(
-                "integrator belm takes two latents of different levels: invert at least two steps."
-            )
-        if self.num_encode_steps < 1:
-            raise InputError(
-                f"encode_ratio {self.encode_ratio} of {self.num_inference_steps} steps rounds to no step: raise "
-                "one of them."
+                f"encode_ratio {self.encode_ratio} of {self.num_inference_steps} steps rounds to "
+                "no step: raise one of them."
             )
 
     @property
@@ -148,17 +184,54 @@ class Options:
         steps = self.num_inference_steps * self.encode_ratio
         return int(steps) if self.round_steps == "down" else max(1, round(steps))
 
+    @property
+    def mask_guidance_scale(self):
+        """The guidance of the predictions whose difference makes the mask; 1 is none."""
+        return self.guidance_scale if self.guided_mask else 1.0
+
     def replace(self, **changes):
         """The same options with some changed; None leaves one as it is."""
         return dataclasses.replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+
+DECLARED = {field.name: field.metadata["declared"] for field in dataclasses.fields(Options)}
+
+
+def inexact():
+    """The names of the integrators whose inversion is no more than an approximation."""
+    return " or ".join(name for name, record in INTEGRATORS.items() if not record.exact)
+
+
+def stages_of(name, options=None):
+    """The stages that look at an option, whatever the others are, or with these options."""
+    declared = DECLARED[name]
+    also = [s for s, by in declared.also.items() if options is None or getattr(options, by)]
+    return (declared.stage, *also)
+
+
+def looked_at(options, stage):
+    """{name: value} of the options that the result of a stage depends on, those before included."""
+    stages, waiting = set(), [stage]
+    while waiting:
+        stages.add(waiting[-1])
+        waiting.extend(STAGES[waiting.pop()])
+    return {
+        name: getattr(options, name)
+        for name, declared in DECLARED.items()
+        if not declared.cost and stages & set(stages_of(name, options))
+    }
+
+
+def rows(guidance_scale):
+    """UNet rows that one prediction takes: two with classifier-free guidance, else one."""
+    return 1 if guidance_scale == 1 else 2
 
 
 RECIPES = {
     # Couairon et al. 2022, algorithm of section 3.2, with the constants that the public pipeline
     # fills in.
     "paper": Options(),
-    # The paper's with a mask of fewer holes: benchmarks/orchard/masks.py compares such ways from a
-    # map to a mask.
+    # The paper's with a mask of fewer holes.
     "smooth": Options(mask_smoothing=0.7, mask_clamp_quantile=0.98, mask_threshold=0.3),
     # The public pipeline with its defaults, defects included (paper_notes.md lists them).
     "diffusers": Options(

@@ -1,24 +1,13 @@
 """The files that a command writes: checked before anything is computed, and written whole or not at
 all."""
 
-import dataclasses
-import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
+from .arguments import FEATHER, given
 from .errors import InputError
 
 # MindSpore is imported inside the functions, as in cli.py.
-
-FEATHER = 4  # pixels
-WHOLE_DRAWS = ("posterior", "rolls")  # the others are saved without the axis of the one picture
-
-
-def given(arguments, name):
-    """An option of the command line, None where it was left out."""
-    return getattr(arguments, name, None)
 
 
 def plan_outputs(arguments):
@@ -122,67 +111,3 @@ def _grey(mask):
     from PIL import Image
 
     return Image.fromarray(np.floor(mask * 255 + 0.5).astype(np.uint8))
-
-
-def save_trace(arguments, job, draws, edits, plan, folder):
-    """Every array of the run as .npy, in a folder that appears at once; each of several targets in
-    a folder of its own."""
-    import mindspore as ms
-    import numpy as np
-
-    target = Path(arguments.save_trace)
-    temporary = Path(tempfile.mkdtemp(prefix=".trace-", dir=target.resolve().parent))
-    first = 1 if arguments.recipe == "diffusers" else 0  # the public pipeline keeps no clean level
-    try:
-        for name, array in draws.items():
-            np.save(temporary / f"{name}.npy", array if name in WHOLE_DRAWS else array[0])
-        for i, edit in enumerate(edits):
-            place = temporary if len(edits) == 1 else temporary / f"target-{i + 1}"
-            place.mkdir(exist_ok=True)
-            inverted = edit.inverted_latents
-            arrays = {
-                "noise_map": edit.noise_map,
-                "mask": edit.mask,
-                "decoded_latents": edit.decoded_latents,
-                "image": edit.image,
-                "latents": None if inverted is None else inverted[0],
-                "inverted_latents": None if inverted is None else inverted[first:],
-            }
-            for name, array in arrays.items():
-                if array is not None:
-                    np.save(place / f"{name}.npy", array)
-        record = {
-            "command": arguments.command,
-            "source": arguments.source,
-            "targets": arguments.target,
-            "negative": arguments.negative,
-            "recipe": arguments.recipe,
-            "seed": arguments.seed,
-            "dtype": arguments.dtype,
-            "kernels": arguments.kernels,
-            "model": str(folder),
-            "picture": list(job.picture.size),
-            "mindspore": ms.__version__,
-            "options": dataclasses.asdict(job.options),
-            "timesteps": plan.timesteps.tolist(),
-            "mask_timestep": plan.mask_timestep,
-        }
-        (temporary / "options.json").write_text(json.dumps(record, indent=1))
-        _move_into(temporary, target)
-    except OSError as error:
-        raise InputError(
-            f"{target} could not be written ({error.strerror or error}): give another place."
-        ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _move_into(temporary, target):
-    """Rename a finished folder; into an existing one, file by file."""
-    temporary.chmod(0o755)
-    if not target.exists():
-        os.replace(temporary, target)
-        return
-    for path in sorted(temporary.rglob("*")):
-        place = target / path.relative_to(temporary)
-        place.mkdir(exist_ok=True) if path.is_dir() else os.replace(path, place)

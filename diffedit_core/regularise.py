@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
-from . import schedule as S
+from . import schedule
 
 SMALLEST = 8  # rows of the last level of the pyramid, at most
 
@@ -107,17 +107,42 @@ def regularise(
     """
     v = prediction_type == "v_prediction"  # eps = scale out + rest
     scale, rest = (
-        S.scalar(math.sqrt(alpha) if v else 1.0, out),
-        S.scalar(math.sqrt(1 - alpha) if v else 0.0, x) * x,
+        schedule.scalar(math.sqrt(alpha) if v else 1.0, out),
+        schedule.scalar(math.sqrt(1 - alpha) if v else 0.0, x) * x,
     )
     for rolls in draws:
         if lambda_auto_corr > 0:
             for shifts in rolls:
                 gradient = correlation_gradient(out, rest, scale, Tensor(shifts))
-                out = out - S.scalar(lambda_auto_corr / len(rolls), out) * gradient
+                out = out - schedule.scalar(lambda_auto_corr / len(rolls), out) * gradient
         if lambda_kl > 0:
-            out = out - S.scalar(lambda_kl, out) * divergence_gradient(out, rest, scale, over)
+            out = out - schedule.scalar(lambda_kl, out) * divergence_gradient(
+                out, rest, scale, over
+            )
     return out
+
+
+def regularised(ask, levels, prediction_type, options, rolls, ahead=0):
+    """A prediction as a function of (x, k) -> the same, regularised at the level asked.
+
+    Args:
+        ask: as `walk.asked` gives it, asked at the timestep of level k + ahead.
+        rolls: int32 [K,steps,rolls,sizes,B,C] (`draw_rolls`).
+    """
+
+    def regular(x, k):
+        return regularise(
+            ask(x, k),
+            x,
+            levels.alphas[k + ahead],
+            prediction_type,
+            rolls[k],
+            options.lambda_auto_corr,
+            options.lambda_kl,
+            options.clamp_over,
+        )
+
+    return regular
 
 
 def draw_rolls(streams, steps, reg_steps, rolls, shape):

@@ -6,11 +6,12 @@ Coefficients are computed in float64 and cast last, to the dtype of the latents 
 import math
 from typing import NamedTuple
 
-import mindspore as ms
 import numpy as np
-from mindspore import Tensor
 
 from .errors import InputError
+
+# MindSpore is imported where a tensor is made: the command line reads the table of integrators for
+# its help, and answers at once.
 
 
 def betas(config):
@@ -51,6 +52,11 @@ def alphas_cumprod(config):
     """a(t) = prod_{s<=t} (1 - beta_s): float64 [num_train_timesteps], decreasing, in (0,1] (0 last
     with zero SNR)."""
     return np.cumprod(1 - betas(config))
+
+
+NO_SIGNAL = (
+    "An eps prediction cannot leave a level whose alphas_cumprod is 0: use a v-prediction model."
+)
 
 
 class Levels(NamedTuple):
@@ -102,6 +108,31 @@ def levels(config, num_inference_steps):
     return Levels(np.concatenate(([0], timesteps)), np.concatenate(([clean], bar[timesteps])))
 
 
+def noise_level(config, strength, num_inference_steps=None):
+    """(timestep, alpha) of a noise whose strength is a share of the schedule.
+
+    Without a number of steps t = min(round(strength T), T - 1), so that it does not depend on the
+    grid; with one it is the level int(N strength) of that grid: 481 for SD 2.1 at N = 50 and
+    strength 0.5.
+
+    Raises:
+        InputError: on a grid, the strength rounds to the clean picture.
+    Source: DiffEdit, section 3.2, step 1 ("50 % noise"); the grid's as in the public pipeline.
+    """
+    total = config.num_train_timesteps
+    if num_inference_steps is None:
+        timestep = min(round(strength * total), total - 1)
+    else:
+        level = int(num_inference_steps * strength)
+        if level < 1:
+            raise InputError(
+                f"mask_noise_strength {strength} of {num_inference_steps} steps rounds "
+                "to no noise: raise one."
+            )
+        timestep = int(grid(config, num_inference_steps)[level - 1])
+    return timestep, float(alphas_cumprod(config)[timestep])
+
+
 def scalar(value, like):
     """A float64 coefficient in the dtype of `like`, a tensor or a numpy array; so all functions
     here take either.
@@ -110,61 +141,47 @@ def scalar(value, like):
     """
     if isinstance(like, np.ndarray):
         return like.dtype.type(value)
-    return Tensor(np.float64(value), ms.float64).astype(like.dtype)
+
+    import mindspore as ms
+
+    return ms.Tensor(np.float64(value), ms.float64).astype(like.dtype)
 
 
-def ddim_coefficients(alpha_from, alpha_to, prediction_type="epsilon", sigma=0.0):
-    """(c_x, c_out) of the step x_to = c_x x + c_out out, in float64.
+def ddim_coefficients(alpha_from, alpha_to):
+    """(c_x, c_eps) of the step x_to = c_x x + c_eps eps, in float64.
 
-    epsilon: c_x = sqrt(a_to/a_from), c_out = sqrt(1-a_to-s^2) - sqrt(a_to (1-a_from)/a_from).
-    v: with a = cos^2, a step without noise is the rotation x cos(d) + v sin(d) by the angle between
-        the levels; it has no
-    division, so it also leaves zero terminal SNR.
+    c_x = sqrt(a_to/a_from), c_eps = sqrt(1-a_to) - sqrt(a_to (1-a_from)/a_from).
+
     Raises:
-        ValueError: alpha_from is 0 and the model predicts eps, which then says nothing about the
-            picture.
-    Source: Song et al. 2021 (arXiv 2010.02502), eq. 12; DiffEdit, eq. 2; v: Salimans & Ho 2022,
-        appendix D.
+        ValueError: alpha_from is 0, where eps says nothing about the picture.
+    Source: Song et al. 2021 (arXiv 2010.02502), eq. 12; DiffEdit, eq. 2.
     """
-    direction = math.sqrt(max(0.0, 1 - alpha_to - sigma**2))
-    if prediction_type == "v_prediction":
-        signal, noise = math.sqrt(alpha_from), math.sqrt(1 - alpha_from)
-        return (
-            math.sqrt(alpha_to) * signal + direction * noise,
-            direction * signal - math.sqrt(alpha_to) * noise,
-        )
     if alpha_from <= 0:
-        raise ValueError(
-            "An eps prediction cannot leave a level whose alphas_cumprod is 0: use a v-prediction model."
-        )
-    return math.sqrt(alpha_to / alpha_from), direction - math.sqrt(
-        alpha_to * (1 - alpha_from) / alpha_from
-    )
+        raise ValueError(NO_SIGNAL)
+    c_x = math.sqrt(alpha_to / alpha_from)
+    return c_x, math.sqrt(1 - alpha_to) - math.sqrt(alpha_to * (1 - alpha_from) / alpha_from)
 
 
-def ddim_step(x, out, alpha_from, alpha_to, prediction_type="epsilon", sigma=0.0):
-    """One DDIM step between two noise levels, towards the picture or towards the noise.
+def ddim_step(x, eps, alpha_from, alpha_to):
+    """One DDIM step with a given eps between two noise levels, in either direction.
 
-    x_to = sqrt(a_to) x0 + sqrt(1 - a_to - sigma^2) eps, where x0 and eps follow from `out` at the
-    level that x is at.
+    x_to = sqrt(a_to) x0 + sqrt(1 - a_to) eps with x0 = (x - sqrt(1-a_from) eps) / sqrt(a_from),
+    sorted by x and eps.
 
     Args:
         x: latents at alpha_from, any shape.
-        out: the model's prediction there, the same shape; eps, or v with prediction_type
-            "v_prediction".
+        eps: noise, the same shape.
         alpha_from, alpha_to: alphas_cumprod of the two levels, float64 in [0,1].
-        sigma: standard deviation of the noise that the caller adds afterwards (`ddim_sigma`); 0 is
-            the ODE's step.
     Returns:
         Latents at alpha_to, in x's dtype.
     Raises:
-        ValueError: an eps prediction at alpha_from = 0.
+        ValueError: alpha_from is 0.
     Source: Song et al. 2021 (arXiv 2010.02502), eq. 12; DiffEdit (arXiv 2210.11427), eq. 2 and 3.
     Laws: a step to its own level is the identity; steps a->b->c with one eps equal a->c; the
         reverse step undoes it.
     """
-    c_x, c_out = ddim_coefficients(alpha_from, alpha_to, prediction_type, sigma)
-    return scalar(c_x, x) * x + scalar(c_out, x) * out
+    c_x, c_eps = ddim_coefficients(alpha_from, alpha_to)
+    return scalar(c_x, x) * x + scalar(c_eps, x) * eps
 
 
 def ddim_sigma(alpha_from, alpha_to, eta):
@@ -194,9 +211,7 @@ def denoised(out, x, alpha, prediction_type="epsilon"):
     if prediction_type == "v_prediction":
         return v_to_x0(out, x, alpha), v_to_eps(out, x, alpha)
     if alpha <= 0:
-        raise ValueError(
-            "An eps prediction cannot leave a level whose alphas_cumprod is 0: use a v-prediction model."
-        )
+        raise ValueError(NO_SIGNAL)
     return eps_to_x0(out, x, alpha), out
 
 
@@ -213,21 +228,6 @@ def v_to_x0(v, x, alpha):
 def eps_to_x0(eps, x, alpha):
     """x0 = (x - sqrt(1-a) eps) / sqrt(a), for a > 0."""
     return (x - scalar(math.sqrt(1 - alpha), x) * eps) * scalar(1 / math.sqrt(alpha), x)
-
-
-def eps_to_v(eps, x, alpha):
-    """v = (eps - sqrt(1-a) x) / sqrt(a), for a > 0."""
-    return (eps - scalar(math.sqrt(1 - alpha), x) * x) * scalar(1 / math.sqrt(alpha), x)
-
-
-def x0_to_eps(x0, x, alpha):
-    """eps = (x - sqrt(a) x0) / sqrt(1-a), for a < 1."""
-    return (x - scalar(math.sqrt(alpha), x) * x0) * scalar(1 / math.sqrt(1 - alpha), x)
-
-
-def x0_to_v(x0, x, alpha):
-    """v = (sqrt(a) x - x0) / sqrt(1-a), for a < 1."""
-    return (scalar(math.sqrt(alpha), x) * x - x0) * scalar(1 / math.sqrt(1 - alpha), x)
 
 
 def guide(unconditional, conditional, scale):

@@ -1,0 +1,114 @@
+"""What an edit will cost, before it runs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import schedule
+from .errors import InputError
+from .integrators import INTEGRATORS
+from .options import inexact, rows
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an edit will cost, counted in UNet evaluations of one latent each."""
+
+    timesteps: np.ndarray  # of the inversion's levels 1..K
+    num_encode_steps: int
+    mask_timestep: int  # None with a given mask
+    mask_evaluations: int
+    inversion_evaluations: int
+    decode_evaluations: int
+    at_most: bool  # the inversion iterates and may stop sooner
+    largest_batch: int  # latents in one UNet batch, at most
+
+    @property
+    def evaluations(self):
+        """All of them."""
+        return self.mask_evaluations + self.inversion_evaluations + self.decode_evaluations
+
+
+def plan(options, config, targets=1, given_mask=False):
+    """The `Plan` of an edit of one picture; raises InputError like the edit itself.
+
+    Args:
+        options: `Options`.
+        config: `SchedulerConfig`.
+        targets: how many different ones.
+    Law: the counts are those of a run (of an iterated inversion, at least).
+    """
+    steps, record = options.num_encode_steps, INTEGRATORS[options.integrator]
+    timesteps = schedule.grid(config, options.num_inference_steps)[:steps]
+    if record.needs_signal and schedule.alphas_cumprod(config)[timesteps[-1]] <= 0:
+        raise InputError(
+            f"The schedule ends without signal, where only integrator {inexact()} is defined: use "
+            "that, or a lower encode_ratio."
+        )
+    grid = options.num_inference_steps if options.mask_on_grid else None
+    mask_timestep = schedule.noise_level(config, options.mask_noise_strength, grid)[0]
+    up, down = record.evaluations(steps)
+    a_map = (1 + targets) * rows(options.mask_guidance_scale)
+    upward, downward = rows(options.inversion_guidance_scale), rows(options.guidance_scale)
+    chunk = 0 if given_mask else min(options.map_batch, options.num_maps) * a_map
+    return Plan(
+        timesteps=timesteps,
+        num_encode_steps=steps,
+        mask_timestep=None if given_mask else mask_timestep,
+        mask_evaluations=0 if given_mask else options.num_maps * a_map,
+        inversion_evaluations=up * upward,
+        decode_evaluations=targets * down * downward,
+        at_most=record.iterates,
+        largest_batch=max(chunk, upward, downward),
+    )
+
+
+def describe(arguments, configs, job, plan, folder, kernels):
+    """The lines of `--dry-run`."""
+    from .kernels import default_kernels
+    from .model import estimate_memory
+
+    options, editing = job.options, arguments.command == "edit"
+    (width, height), worked = job.picture.size, job.image.shape[2:]
+    yield f"model             {folder}"
+    yield f"recipe            {arguments.recipe}"
+    yield (
+        f"picture           {width}x{height}, worked on as {worked[1]}x{worked[0]}, "
+        f"latents {job.shape[2]}x{job.shape[1]}"
+    )
+    if editing or options.mask_on_grid:
+        spacing = configs.scheduler.timestep_spacing
+        yield f"grid              {options.num_inference_steps} steps, {spacing} spacing"
+    if editing:
+        regularised = f", {options.num_reg_steps} regularising steps"
+        yield f"integrator        {options.integrator}{regularised * (options.num_reg_steps > 0)}"
+        timesteps = shortened(plan.timesteps)
+        yield f"K                 {plan.num_encode_steps} steps at timesteps {timesteps}"
+    if plan.mask_timestep is None:
+        yield "mask              as given"
+    else:
+        maps = f"{options.num_maps} noise maps at timestep {plan.mask_timestep}"
+        yield f"mask              {maps}"
+    if editing:
+        most = "at most " if plan.at_most else ""
+        yield (
+            f"UNet evaluations  {most}{plan.evaluations}: {plan.mask_evaluations} for the mask, "
+            f"{most}{plan.inversion_evaluations} for the inversion, {plan.decode_evaluations} for "
+            f"the decoding of {len(set(arguments.target))} target(s)"
+        )
+    else:
+        yield f"UNet evaluations  {plan.mask_evaluations} for the mask"
+    weights, activations = estimate_memory(
+        configs, job.shape[1:], plan.largest_batch, arguments.dtype, kernels or default_kernels()
+    )
+    yield (
+        f"memory            about {(weights + activations) / 2**30:.1f} GiB: "
+        f"{weights / 2**30:.1f} weights, {activations / 2**30:.1f} activations (an estimate)"
+    )
+
+
+def shortened(timesteps):
+    """All of a few timesteps, the ends of many."""
+    if len(timesteps) < 12:
+        return ", ".join(map(str, timesteps))
+    return f"{', '.join(map(str, timesteps[:3]))}, ..., {', '.join(map(str, timesteps[-2:]))}"
