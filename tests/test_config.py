@@ -11,15 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffedit_core import clip, params as P, schedule, unet, vae
-from diffedit_core.config import (
-    SchedulerConfig,
-    TextConfig,
-    UNetConfig,
-    VAEConfig,
-    per_level,
-    read_json,
-)
+from diffedit_core.config import SchedulerConfig, TextConfig, UNetConfig, VAEConfig
 from diffedit_core.errors import InputError
+from diffedit_core.settings import per_level, read_json
 
 # The released files of Stable Diffusion 2.1 and 1.5, key for key.
 CROSS_DOWN, CROSS_UP = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"], ["UpBlock2D"] + [
