@@ -194,7 +194,8 @@ def _bpe(folder: Path) -> tuple:
     for rank, pair in enumerate(pairs, 1):
         if len(pair) != 2 or not vocab.keys() >= {*pair, "".join(pair)}:
             raise InputError(
-                f"{source}: merge {rank} {' '.join(pair)!r} is not two vocabulary tokens that join to a "
+                f"{source}: merge {rank} {' '.join(pair)!r} is not two vocabulary tokens that "
+                "join to a "
                 "third: copy the file from the model's release"
             )
     return vocab, pairs

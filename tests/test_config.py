@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 
 import mindspore as ms
@@ -11,15 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffedit_core import clip, params as P, schedule, unet, vae
-from diffedit_core.config import (
-    SchedulerConfig,
-    TextConfig,
-    UNetConfig,
-    VAEConfig,
-    per_level,
-    read_json,
-)
+from diffedit_core.config import SchedulerConfig, TextConfig, UNetConfig, VAEConfig
 from diffedit_core.errors import InputError
+from diffedit_core.scheduler_config import OTHERS, OWN, STEERING
+from diffedit_core.settings import per_level, read_json
 
 # The released files of Stable Diffusion 2.1 and 1.5, key for key.
 CROSS_DOWN, CROSS_UP = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"], ["UpBlock2D"] + [
@@ -607,6 +603,118 @@ def test_every_field_of_the_scheduler_changes_the_levels():
             np.array_equal(after.timesteps, before.timesteps)
             and np.allclose(after.alphas, before.alphas, 1e-6)
         ), name
+
+
+# ---- files of other samplers ---------------------------------------------------------------------
+
+# as shared models ship them, written by diffusers after a change of the sampler
+DEIS = dict(
+    _class_name="DEISMultistepScheduler",
+    _diffusers_version="0.21.0",
+    algorithm_type="deis",
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    beta_start=0.00085,
+    clip_sample=False,
+    clip_sample_range=1.0,
+    dynamic_thresholding_ratio=0.995,
+    lower_order_final=True,
+    num_train_timesteps=1000,
+    prediction_type="epsilon",
+    sample_max_value=1.0,
+    set_alpha_to_one=False,
+    skip_prk_steps=True,
+    solver_order=2,
+    solver_type="logrho",
+    steps_offset=1,
+    thresholding=False,
+    timestep_spacing="leading",
+    trained_betas=None,
+    use_karras_sigmas=False,
+)
+steering = st.dictionaries(
+    st.sampled_from(sorted(STEERING)), st.none() | st.booleans() | st.floats() | st.text()
+)
+
+
+@pytest.mark.parametrize("name", sorted(OTHERS))
+@given(steering)
+@settings(max_examples=5)
+def test_another_sampler_leaves_its_noise_levels_and_one_warning(name, ignored):
+    mapping = SCHEDULER_21 | ignored | dict(_class_name=name, timestep_spacing="trailing")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        config = SchedulerConfig.read(mapping, "a/b.json")
+    own = SCHEDULER_21 | dict(timestep_spacing="trailing")
+    assert config == SchedulerConfig.read(own)
+    (said,) = told
+    for word in ("a/b.json", name, "DDIM", *ignored):
+        assert word in str(said.message)
+
+
+@pytest.mark.parametrize("name", [*sorted(OWN), None])
+@given(ignored=steering)
+@settings(max_examples=5)
+def test_what_another_sampler_left_in_the_file_of_ddim_is_ignored(name, ignored):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = SchedulerConfig.read(SCHEDULER_21 | ignored | dict(_class_name=name))
+    assert config == SchedulerConfig.read(SCHEDULER_21)
+
+
+def test_a_file_of_deis_is_stable_diffusion_1_5():
+    with pytest.warns(UserWarning, match="DEISMultistepScheduler.*solver_order"):
+        assert SchedulerConfig.read(DEIS) == SchedulerConfig.read(SCHEDULER_15)
+
+
+def test_clipping_of_another_sampler_is_not_done():
+    with pytest.warns(UserWarning, match="clip_sample, .*thresholding"):
+        SchedulerConfig.read(DEIS | dict(clip_sample=True, thresholding=True))
+
+
+def test_samplers_of_latent_models_have_defaults_of_their_own():
+    """What diffusers leaves out of a file is that class's default, not DDIM's."""
+    with pytest.warns(UserWarning, match="LCMScheduler"):
+        config = SchedulerConfig.read({"_class_name": "LCMScheduler"})
+    np.testing.assert_allclose(
+        schedule.alphas_cumprod(config)[[0, -1]], [0.99915, 0.0046600], rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "FlowMatchEulerDiscreteScheduler",
+        "EDMEulerScheduler",
+        "CMStochasticIterativeScheduler",
+        "DDIMSchedulr",
+        3,
+        ["DDIMScheduler"],
+    ],
+)
+def test_a_sampler_of_other_noise_levels_is_refused_by_name(name):
+    refused(lambda: SchedulerConfig.read({"_class_name": name}, "a/b.json"), "a/b.json", repr(name))
+    kind = "flow matching" if "Flow" in str(name) else "noise levels"
+    refused(lambda: SchedulerConfig.read({"_class_name": name}, "a/b.json"), kind)
+
+
+@pytest.mark.parametrize("mapping", [SCHEDULER_15, DEIS], ids=["own", "other"])
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("use_flow_sigmas", True),
+        ("use_dynamic_shifting", True),
+        ("shift_terminal", 0.1),
+        ("timestep_type", "continuous"),
+        ("variance_type", "learned_range"),
+        ("prediction_type", "sample"),
+        ("prediction_type", "flow_prediction"),
+        ("solver_ordr", 2),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_the_model_was_trained_on_is_not_ignored(mapping, key, value):
+    refused(lambda: SchedulerConfig.read(mapping | {key: value}, "a/b.json"), "a/b.json", key)
 
 
 def test_up_depths_follow_the_down_path_unless_given():

@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffedit_core import images
+from diffedit_core import figures, reading
 from diffedit_core.errors import InputError
 from diffedit_core.images import (
-    FORMATS,
     check_writable,
     crop,
     heat_map,
@@ -34,6 +33,7 @@ from diffedit_core.images import (
     to_array,
     to_pil,
 )
+from diffedit_core.writing import FORMATS
 
 quick = settings(max_examples=40, deadline=None)
 sides = st.integers(1, 23)
@@ -518,7 +518,7 @@ def test_too_large_is_known_from_the_header(size, tmp_path):
 
 
 def test_the_limit_itself_is_allowed(monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 12)
+    monkeypatch.setattr(reading, "MAX_PIXELS", 12)
     assert load_image(Image.new("RGB", (4, 3))).size == (4, 3)
     refused(lambda: load_image(Image.new("RGB", (13, 1))), "megapixels")
 
@@ -684,7 +684,7 @@ def test_overlay_shows_the_inside_and_draws_its_line_only_there():
     mask[5:15, 4:20] = 1
     shown, pixels = np.asarray(overlay(source, mask)), np.asarray(source)
     assert same(shown[6:14, 5:19], pixels[6:14, 5:19])
-    outline = (shown == images.OUTLINE).all(-1)
+    outline = (shown == figures.OUTLINE).all(-1)
     assert outline.sum() == 2 * 16 + 2 * 8 and not outline[mask == 0].any()
     assert shown[mask == 0].mean() < 0.5 * pixels[mask == 0].mean()
     assert same(overlay(source, np.ones((21, 31))), source)

@@ -19,11 +19,19 @@ FIRST_LINE = "# Every parameter of the shipped model. Written by `python -m test
 # What each module may import of the package, besides errors.
 ARROWS = {
     "errors": "",
-    "config": "",
+    "settings": "",
+    "unet_config": "settings",
+    "scheduler_config": "settings",
+    "config": "settings unet_config scheduler_config",
     "schedule": "",
     "mask": "",
     "tokenizer": "",
-    "images": "",
+    "arrays": "",
+    "reading": "arrays",
+    "mask_files": "reading",
+    "writing": "",
+    "figures": "arrays",
+    "images": "arrays reading mask_files writing figures",
     "integrators": "schedule",
     "regularise": "schedule",
     "options": "integrators",
@@ -34,7 +42,8 @@ ARROWS = {
     "unet": "params kernels layers",
     "vae": "params kernels layers",
     "graphs": "params",
-    "model": "config params kernels clip unet vae graphs tokenizer",
+    "hub": "config settings params clip unet vae",
+    "model": "params kernels clip unet vae graphs tokenizer hub",
     "diffedit": "config schedule integrators regularise mask model options",
     "pipeline_inputs": "images diffedit regularise",
     "pipeline": "config params kernels schedule images vae model diffedit pipeline_inputs",
@@ -57,7 +66,7 @@ CONVERT_ARROWS = {
     "safetensors_file": "tensors",
     "torch_zip": "tensors",
     "mindspore_ckpt": "tensors",
-    "sources": "tensors safetensors_file torch_zip mindspore_ckpt | config",
+    "sources": "tensors safetensors_file torch_zip mindspore_ckpt | settings",
     "leaves": "| config params clip unet vae",
     "infer": "rules_original",
     "tokenizer_files": "sources",
@@ -222,11 +231,10 @@ def test_only_kernels_name_their_lowerings():
 def listing():
     """The shipped model's leaves, one on a line, from its configs alone."""
     configs = M.read_configs(M.ORCHARD)
-    owners = {"text_encoder": configs.text, "unet": configs.unet, "vae": configs.vae}
     lines = [
         f"{component} {path} {list(leaf.shape)}"
-        for component, (_, _, _, specs) in M.COMPONENTS.items()
-        for path, leaf in P.flatten(specs(owners[component])).items()
+        for component in M.COMPONENTS
+        for path, leaf in P.flatten(configs.specs(component)).items()
     ]
     return "\n".join([FIRST_LINE, *lines]) + "\n"
 

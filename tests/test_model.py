@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from diffedit_core import clip, kernels as K, model as M, params as P, unet
+from diffedit_core import clip, hub, kernels as K, model as M, params as P, unet
 from diffedit_core.model import Model
 from tests.test_config import refused
 from tests.test_vae import shipped
@@ -239,14 +239,14 @@ def test_overflow_in_half_precision_asks_for_full_precision():
 
 def test_the_shipped_model():
     model = shipped()
-    assert M.find(M.ORCHARD) == M.ORCHARD
+    assert hub.find(M.ORCHARD) == M.ORCHARD
     assert model.configs.scheduler.prediction_type in ("epsilon", "v_prediction")
     states = model.encode_prompts(["a bowl of apples", "a bowl of pears"]).asnumpy()
     assert np.abs(states[0] - states[1]).max() > 0.1 and np.isfinite(states).all()
 
 
 def test_describe():
-    told = M.describe(MICRO)
+    told = hub.describe(MICRO)
     assert told["parameters"] == {
         c: sum(v.size for v in load_file(MICRO / c / f"{base}.safetensors").values())
         for c, base in WEIGHTS.items()
@@ -468,7 +468,7 @@ def test_variant_follows_the_dtype(folder):
     ],
 )
 def test_choice_of_weights(half, names, wanted):
-    assert M.choose_weights(names, "m", half) == wanted
+    assert hub.choose_weights(names, "m", half) == wanted
 
 
 def test_sharded_variant(folder):
@@ -536,7 +536,7 @@ LISTING = [
 ]
 
 
-def hub(monkeypatch, listing, snapshot):
+def offline(monkeypatch, listing, snapshot):
     """A hub without a network: what it lists, and what a download does."""
     monkeypatch.setattr(
         huggingface_hub.HfApi, "list_repo_files", lambda self, repository: listing(repository)
@@ -559,7 +559,7 @@ def test_only_what_is_needed_is_fetched(monkeypatch, folder, dtype, variant):
         asked.append((repository, allow_patterns))
         return str(folder)
 
-    hub(monkeypatch, lambda repository: LISTING, snapshot)
+    offline(monkeypatch, lambda repository: LISTING, snapshot)
     model = Model.load("someone/some-model", dtype)
     assert equal(values(model), values(Model.load(folder, dtype)))
     ((repository, wanted),) = asked
@@ -583,7 +583,7 @@ def test_only_what_is_needed_is_fetched(monkeypatch, folder, dtype, variant):
 
 def test_repository_without_safetensors(monkeypatch):
     names = [n for n in LISTING if not (n.startswith("unet/") and n.endswith(".safetensors"))]
-    hub(
+    offline(
         monkeypatch,
         lambda repository: names,
         failing(AssertionError("nothing is to be downloaded")),
@@ -595,7 +595,7 @@ def test_repository_without_safetensors(monkeypatch):
     "error", [ConnectionError("no route"), TimeoutError(), OSError("proxy"), ValueError("page")]
 )
 def test_no_network(monkeypatch, error):
-    hub(monkeypatch, failing(error), failing(error))
+    offline(monkeypatch, failing(error), failing(error))
     refused(
         lambda: Model.load("someone/some-model"),
         "someone/some-model",
@@ -611,8 +611,8 @@ def test_no_network_but_a_cached_copy(monkeypatch, folder):
             raise ConnectionError
         return str(folder)
 
-    hub(monkeypatch, failing(ConnectionError()), snapshot)
-    assert M.find("someone/some-model") == folder
+    offline(monkeypatch, failing(ConnectionError()), snapshot)
+    assert hub.find("someone/some-model") == folder
 
 
 def test_unknown_repository(monkeypatch):
@@ -620,7 +620,7 @@ def test_unknown_repository(monkeypatch):
         status_code, headers, request, text = 404, {}, None, ""
 
     error = huggingface_hub.errors.RepositoryNotFoundError("404", response=Response())
-    hub(monkeypatch, failing(error), failing(error))
+    offline(monkeypatch, failing(error), failing(error))
     refused(lambda: Model.load("someone/typo"), "someone/typo", "no public model", "check the name")
 
 

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffedit_core.config import read_index, read_json
+from diffedit_core.settings import read_index, read_json
 from diffedit_core.errors import InputError
 
 from . import mindspore_ckpt, safetensors_file, torch_zip

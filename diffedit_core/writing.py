@@ -1,0 +1,85 @@
+"""Files that go out: checked beforehand, and written whole or not at all."""
+
+import os
+import secrets
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from .errors import InputError
+
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}  # no GIF: 256 colours ruin a photograph
+
+OPTIONS = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+    "TIFF": {"compression": "tiff_lzw"},
+}
+
+
+def check_writable(path, picture=True):
+    """Raise before a long computation what `save_atomically` would raise after it; creates nothing.
+
+    Args: path: file name; picture: whether its suffix must name a picture format.
+    Raises: InputError: unknown suffix, no such folder, a folder or device itself, no permission.
+    """
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    if os.path.isdir(target):
+        raise InputError(f"{path} is a folder: give a file name inside it.")
+    if picture and Path(path).suffix.lower() not in FORMATS:
+        raise InputError(
+            f"{path} does not end in a known picture suffix: use one of {' '.join(FORMATS)}."
+        )
+    if not os.path.isdir(folder):
+        raise InputError(f"the folder of {path} does not exist: create it first.")
+    if os.path.exists(target) and not os.path.isfile(
+        target
+    ):  # renaming onto /dev/null would destroy it
+        raise InputError(f"{path} is not an ordinary file: give another name.")
+    if (
+        not os.access(folder, os.W_OK | os.X_OK)
+        or os.path.exists(target)
+        and not os.access(target, os.W_OK)
+    ):
+        raise InputError(f"{path} cannot be written: change its permissions or give another name.")
+
+
+def save_atomically(path, content):
+    """Write all or nothing: under a temporary name beside the final one, then renamed. Same input,
+    same bytes.
+
+    Args: path: file name, its suffix chooses the format; content: PIL image, or bytes that are
+        written as they are.
+    Raises: InputError: as `check_writable`, or the disk or the format refuses.
+    """
+    picture = isinstance(content, Image.Image)
+    check_writable(path, picture)
+    target = Path(os.path.realpath(path))  # a link stays a link
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        temporary.write_bytes(
+            _encode(content, FORMATS[Path(path).suffix.lower()]) if picture else content
+        )
+        os.replace(temporary, target)
+    except OSError as error:
+        raise InputError(
+            f"{path} could not be written ({error.strerror or error}): give another place."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _encode(picture, encoder):
+    buffer = BytesIO()
+    picture.save(buffer, encoder, **OPTIONS.get(encoder, {}))
+    return buffer.getvalue()
