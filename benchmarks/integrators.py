@@ -1,6 +1,6 @@
 """Which integrator gives the picture back, what it costs, and what that does to an edit: the table.
 
-    python -m benchmarks.integrators [--pictures 100] [--steps 10 20 50 100] [--ways ddim ...]
+    python -m benchmarks.integrators [--pictures 100] [--steps 10 20 50 100] [--integrators ddim]
     python -m benchmarks.integrators --table [--dtype fp16] [--pictures 10] [--edit-guidance 3 5
     7.5]
 
@@ -15,30 +15,27 @@ measure.
 """
 
 import argparse
+import itertools
 import json
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
 from tqdm import tqdm
 
-from diffedit_core import diffedit as D
+from diffedit_core import edit as stages
+from diffedit_core.integrators import INTEGRATORS
 from diffedit_core.model import ORCHARD, Model
+from diffedit_core.options import RECIPES, Options
+from diffedit_core.parts import Parts, Run
+from diffedit_core.prompts import text_states
 
-from .orchard import classifier as C, methods, world as W
+from .orchard import classifier as judges, methods, world
 
-WAYS = {
-    "ddim": {},
-    "dpmpp_2m": {"integrator": "dpmpp_2m"},
-    "fixed_point": {"inversion": "fixed_point"},
-    "anderson": {"inversion": "anderson"},
-    "edict": {"integrator": "edict"},
-    "belm": {"integrator": "belm"},
-}
-FIXED_POINTS = tuple(name for name, options in WAYS.items() if "inversion" in options)
 GUIDANCE = (1.0, 7.5)  # of the round trips
-KEY = ("picture", "way", "steps", "what", "guidance", "dtype", "model")  # what a row is about
+KEY = ("picture", "integrator", "steps", "what", "guidance", "dtype", "model")  # of a row
 RESULT = Path(__file__).with_suffix(".jsonl")
 
 
@@ -53,55 +50,55 @@ class Counted:
         return self.predict(x, timestep, states)
 
 
-def journey(setting, options, guidance, states, mask, down_states=None, down_guidance=None):
-    """Up with some states and down with others: (decoded latents, trail, evaluations of each
-    picture up, and down)."""
-    config, predict = setting.model.configs.scheduler, Counted(setting.model.predict)
+class Batch(NamedTuple):
+    """Cases, their clean latents [B,C,h,w], and their captions."""
+
+    model: Model
+    cases: list
+    latents: ms.Tensor
+    sources: tuple
+    targets: tuple
+
+    @classmethod
+    def of(cls, model, cases):
+        latents = model.latents(model.encode_image(np.stack([c.source for c in cases])))
+        captions = [tuple(world.caption(getattr(c, n)) for c in cases) for n in ("scene", "edited")]
+        return cls(model, cases, latents, *captions)
+
+
+def there_and_back(batch, options, mask, target):
+    """Up as the options say, and down to `target` where the mask is 1: (latents, states, UNet rows
+    for each picture up, and down)."""
+    model, predict = batch.model, Counted(batch.model.predict)
+    run = Run(predict, model.configs.scheduler, options, Parts.of(options))
+    text = text_states(model, len(batch.cases))
+    prompt = batch.sources if options.inversion_prompt == "source" else ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of fixed points: the residual is in the row
-        trail = D.invert_states(
-            predict,
-            setting.latents,
-            setting.levels,
-            options.num_encode_steps,
-            states,
-            None if guidance == 1 else setting.empty,
-            guidance,
-            config.prediction_type,
-            integrator=options.integrator,
-            inversion=options.inversion,
-        )
-    up, guidance = predict.rows, down_guidance or guidance
-    back = D.decode_states(
-        predict,
-        trail,
-        mask,
-        setting.levels,
-        states if down_states is None else down_states,
-        None if guidance == 1 else setting.empty,
-        guidance,
-        config.prediction_type,
-        integrator=options.integrator,
+        states = list(stages.trail(run, batch.latents, text(prompt), text("")))
+    up = predict.rows
+    *_, last = stages.decode(run, text(target), states, ms.Tensor(mask), text(""))
+    pictures = len(batch.cases)
+    return last.latents, states, up / pictures, (predict.rows - up) / pictures
+
+
+def round_trips(batch, options, guidance):
+    """For each picture the relative error (root mean squares) of the latents after going up and
+    down with its own sentence, evaluations, and the worst note of a fixed point."""
+    options = options.replace(
+        inversion_prompt="source", inversion_guidance_scale=guidance, guidance_scale=guidance
     )
-    pictures = len(setting.latents)
-    return back, trail, up / pictures, (predict.rows - up) / pictures
-
-
-def round_trips(setting, options, guidance):
-    """For each picture the relative error (root mean squares) of the latents after both ways,
-    evaluations, and the worst note of a fixed point."""
-    whole = ms.ops.ones((len(setting.latents), *setting.latents.shape[2:]), ms.float32)
-    back, trail, up, down = journey(setting, options, guidance, setting.source, whole)
-    common, notes = {"up": up, "down": down}, [
-        state.note for state in trail[1:] if state.note is not None
-    ]
+    whole = np.ones((len(batch.cases), *batch.latents.shape[2:]), np.float32)
+    back, states, up, down = there_and_back(batch, options, whole, batch.sources)
+    common = {"up": up, "down": down}
+    notes = [state.note for state in states[1:] if state.note is not None]
     if notes:
         common |= {
             "residual": max(n.residual for n in notes),
             "contraction": max(n.contraction for n in notes),
             "stopped": sum(not n.converged for n in notes),
         }
-    rows = zip(setting.latents.asnumpy(), back.asnumpy(), trail[-1].latents.asnumpy())
+    rows = zip(batch.latents.asnumpy(), back.asnumpy(), states[-1].latents.asnumpy())
     return [
         {
             "error": float(np.sqrt(((end - x0) ** 2).mean() / (x0**2).mean())),
@@ -112,75 +109,57 @@ def round_trips(setting, options, guidance):
     ]
 
 
-def edits(setting, batch, options, masks, classifier):
+def edits(batch, options, masks, classifier):
     """For each picture mean absolute errors in grey levels, outside the true mask against the
     picture and inside it against the true edit, and whether the classifier sees the wanted
     fruit."""
-    latents = journey(
-        setting,
-        options,
-        options.inversion_guidance_scale,
-        setting.empty,
-        ms.Tensor(masks),
-        setting.target,
-        options.guidance_scale,
-    )[0]
-    images = np.clip(methods.unedited(setting.model.decode_latents(latents), masks, batch), -1, 1)
-    fruit = list(C.HEADS).index("fruit")
-    for case, image, found in zip(batch, images, classifier(images)[1]):
+    latents = there_and_back(batch, options, masks, batch.targets)[0]
+    images = batch.model.decode_latents(latents)
+    empty = ~masks.any((1, 2))
+    images[empty] = np.stack([case.source for case in batch.cases])[empty]
+    images = np.clip(images, -1, 1)
+    fruit = list(judges.HEADS).index("fruit")
+    for case, image, found in zip(batch.cases, images, classifier(images)[1]):
         outside, inside = [
             127.5 * np.abs(image - true).mean(0) for true in (case.source, case.truth)
         ]
         yield {
             "background": float(outside[~case.mask].mean()),
             "target": float(inside[case.mask].mean()),
-            "recognised": bool(found[fruit] == C.classes(case.edited)[fruit]),
+            "recognised": bool(found[fruit] == judges.classes(case.edited)[fruit]),
         }
 
 
 def measure(arguments):
     """Append every missing row to the file."""
-    model, judge = Model.load(arguments.model, arguments.dtype), C.Classifier.load(C.TRAINED)
+    model, judge = Model.load(arguments.model, arguments.dtype), judges.Classifier.load(
+        judges.TRAINED
+    )
     done, name = {key(row) for row in read(arguments.out)}, methods.model_name(arguments.model)
     cases = methods.cases(arguments.pictures, kinds=("fruit",))
     whats = [("round trip", g) for g in GUIDANCE] + [("edit", g) for g in arguments.edit_guidance]
-    tasks = [
-        (n, way, what, guidance)
-        for n in arguments.steps
-        for way in arguments.ways
-        for what, guidance in whats
-    ]
-    with open(arguments.out, "a", encoding="utf-8") as out, tqdm(
-        total=len(cases) * len(tasks), disable=None
-    ) as bar:
+    tasks = list(itertools.product(arguments.steps, arguments.integrators, whats))
+    total = len(cases) * len(tasks)
+    with open(arguments.out, "a", encoding="utf-8") as out, tqdm(total=total, disable=None) as bar:
         for start in range(0, len(cases), arguments.batch):
-            batch, masks, encoded = cases[start : start + arguments.batch], None, {}
-            for n, way, what, guidance in tasks:
-                heads = [
-                    dict(zip(KEY, (c.scene.seed, way, n, what, guidance, arguments.dtype, name)))
-                    for c in batch
-                ]
-                bar.update(len(batch))
+            some = cases[start : start + arguments.batch]
+            batch, masks = Batch.of(model, some), None
+            for steps, integrator, (what, guidance) in tasks:
+                values = (integrator, steps, what, guidance, arguments.dtype, name)
+                heads = [dict(zip(KEY, (case.scene.seed, *values))) for case in some]
+                bar.update(len(some))
                 if all(key(head) in done for head in heads):
                     continue
-                options = D.Options(num_inference_steps=n, **WAYS[way])
-                if n not in encoded:
-                    encoded[n] = methods.setting(model, options, batch)
-                if (
-                    what == "edit" and masks is None
-                ):  # the same for every way, number of steps and guidance
-                    masks = methods.find_mask(encoded[n])[1].asnumpy()
+                options = Options(num_inference_steps=steps, integrator=integrator)
                 if what == "edit":
-                    found = edits(
-                        encoded[n], batch, options.replace(guidance_scale=guidance), masks, judge
-                    )
+                    if masks is None:  # the same whatever is varied
+                        masks = methods.run("DiffEdit", model, {}, some, only_mask=True).masks
+                    edited = options.replace(guidance_scale=guidance)
+                    found = edits(batch, edited, masks, judge)
                 else:
-                    found = round_trips(encoded[n], options, guidance)
-                out.writelines(
-                    json.dumps(head | row) + "\n"
-                    for head, row in zip(heads, found)
-                    if key(head) not in done
-                )
+                    found = round_trips(batch, options, guidance)
+                rows = [head | row for head, row in zip(heads, found) if key(head) not in done]
+                out.writelines(json.dumps(row) + "\n" for row in rows)
                 out.flush()
 
 
@@ -190,7 +169,7 @@ def key(row):
 
 def selected(rows, arguments, model):
     """The rows that these arguments would measure."""
-    seeds = W.SEEDS["test"][: arguments.pictures]
+    seeds = world.SEEDS["test"][: arguments.pictures]
     return [
         row
         for row in rows
@@ -198,7 +177,7 @@ def selected(rows, arguments, model):
         and row["dtype"] == arguments.dtype
         and row["picture"] in seeds
         and row["steps"] in arguments.steps
-        and row["way"] in arguments.ways
+        and row["integrator"] in arguments.integrators
         and row["guidance"] in (arguments.edit_guidance if row["what"] == "edit" else GUIDANCE)
     ]
 
@@ -226,13 +205,14 @@ EDITS = (*HEADS, "guidance", "background", "target", "fruit right", "pictures")
 
 
 def grouped(rows, *names):
-    """{values of these fields: rows that have them}, integrators in the order of WAYS."""
+    """{values of these fields: rows that have them}, integrators in the order of their table."""
     groups = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in names), []).append(row)
     return dict(
         sorted(
-            groups.items(), key=lambda g: [list(WAYS).index(v) if v in WAYS else v for v in g[0]]
+            groups.items(),
+            key=lambda g: [list(INTEGRATORS).index(v) if v in INTEGRATORS else v for v in g[0]],
         )
     )
 
@@ -268,8 +248,8 @@ def tables(rows):
     deepest latents, at guidance 1 and 7.5; white noise at that level would have about 1.
     """
     trips, edited = [], []
-    for (dtype, n, way), found in grouped(
-        (r for r in rows if r["what"] == "round trip"), "dtype", "steps", "way"
+    for (dtype, n, integrator), found in grouped(
+        (r for r in rows if r["what"] == "round trip"), "dtype", "steps", "integrator"
     ).items():
         one, high = [[row for row in found if row["guidance"] == g] for g in GUIDANCE]
         unsolved = " / ".join(
@@ -278,24 +258,24 @@ def tables(rows):
         errors = (f"{mean(r, 'error', '.1e')} ({largest(r, 'error', '.1e')})" for r in (one, high))
         trips.append(
             (
-                way,
+                integrator,
                 dtype,
                 str(n),
                 *errors,
                 f"{mean(one, 'up', '.0f')} + {mean(one, 'down', '.0f')}",
                 mean(high, "up", ".0f", 0.5),
-                unsolved if way in FIXED_POINTS else "-",
+                unsolved if INTEGRATORS[integrator].iterates else "-",
                 f"{mean(one, 'deviation', '.2f')} / {mean(high, 'deviation', '.2f')}",
                 f"{len(one)}, {len(high)}",
             )
         )
     of_edits = (r for r in rows if r["what"] == "edit")
-    for (dtype, n, guidance, way), found in grouped(
-        of_edits, "dtype", "steps", "guidance", "way"
+    for (dtype, n, guidance, integrator), found in grouped(
+        of_edits, "dtype", "steps", "guidance", "integrator"
     ).items():
         edited.append(
             (
-                way,
+                integrator,
                 dtype,
                 str(n),
                 f"{guidance:g}",
@@ -315,12 +295,14 @@ def parser():
     )
     top.add_argument("--pictures", type=int, default=100, help="the first test pictures")
     top.add_argument("--steps", type=int, nargs="+", default=(10, 20, 50, 100), help="N")
-    top.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=tuple(WAYS))
+    top.add_argument(
+        "--integrators", nargs="+", choices=tuple(INTEGRATORS), default=tuple(INTEGRATORS)
+    )
     top.add_argument(
         "--edit-guidance",
         type=float,
         nargs="+",
-        default=(D.RECIPES["paper"].guidance_scale,),
+        default=(RECIPES["paper"].guidance_scale,),
         help="guidance of the decoding of edits",
     )
     top.add_argument("--batch", type=int, default=10, help="pictures at once")

@@ -248,8 +248,7 @@ def _masks(run, starts, draws, text, prompts):
     nothing = ms.Tensor(np.zeros((starts.shape[0], *starts.shape[3:]), np.float32))
     found = dict.fromkeys(prompts.targets, (nothing, nothing))
     if run.parts.to_mask is everywhere:
-        whole = ops.ones_like(nothing)
-        return dict.fromkeys(prompts.targets, (None, whole))
+        return dict.fromkeys(prompts.targets, (None, ops.ones_like(nothing)))
     if not prompts.others:
         return found
     negative = text(prompts.mask_negative) if run.options.mask_guidance_scale != 1 else None

@@ -21,12 +21,13 @@ import mindspore as ms
 import numpy as np
 from tqdm import tqdm
 
-from diffedit_core import diffedit as D, images as I, model as M, schedule as S
+from diffedit_core import images, model as M
 from diffedit_core.errors import InputError
 from diffedit_core.mask import normalise
+from diffedit_core.options import RECIPES
 
 from . import classifier as C, measures, world as W
-from .methods import METHODS, cases, model_name, setting, text_states
+from .methods import METHODS, cases, model_name, run, samples
 from .train import to_pixels
 
 BATCH = 12  # edits at once
@@ -36,6 +37,8 @@ IN_LINES = {
     "recipe smooth": ", recipe smooth",
 }  # methods whose kinds of edits have lines of their own
 BEST = "each picture's best"
+SAMPLES = {"seen combinations": False, "held-out combinations": True}  # whether they are held out
+NEW = "held-out combinations that are new to v0 too"
 
 
 # --- measures -------------------------------------------------------------------------------------
@@ -100,13 +103,13 @@ def frechet(a, b):
     )
 
 
-def run_method(name, model, options, found_cases, classifier, trips):
+def run_method(name, model, changes, found_cases, classifier, trips):
     """(records, outcome images [N,3,H,W], masks, noise maps, features) of a method over all
     cases."""
     images, masks, maps = [], [], []
     for start in tqdm(range(0, len(found_cases), BATCH), desc=name, disable=None):
         batch = found_cases[start : start + BATCH]
-        outcome = METHODS[name](setting(model, options, batch), batch)
+        outcome = run(name, model, changes, batch)
         images.append(np.clip(outcome.images, -1, 1))
         masks += list(outcome.masks) if outcome.masks is not None else [None] * len(batch)
         maps += list(outcome.noise_maps) if outcome.noise_maps is not None else [None] * len(batch)
@@ -170,28 +173,11 @@ def text_to_image(model, options, classifier, count, held_out, batch=8):
     seeds = W.SEEDS["test"][-count:]
     scenes = [W.sample_scene(seed, held_out) for seed in seeds]
     texts = [W.captions(scene)[2] for scene in scenes]  # the one that names the count
-    levels = S.levels(model.configs.scheduler, options.num_inference_steps)
     size, pictures = model.configs.unet.sample_size, []
     for start in tqdm(range(0, count, batch), desc="text to image", disable=None):
-        part = texts[start : start + batch]
-        noise = np.stack(
-            [
-                D.draw_noise(seed, 1, 1, (model.configs.latent_channels, size, size))["posterior"][
-                    0
-                ]
-                for seed in seeds[start : start + batch]
-            ]
-        )
-        latents = measures.sample(
-            model.predict,
-            ms.Tensor(noise),
-            levels,
-            text_states(model, part),
-            text_states(model, [""] * len(part)),
-            options.guidance_scale,
-            model.configs.scheduler.prediction_type,
-        )
-        pictures.append(np.clip(model.decode_latents(latents), -1, 1))
+        some = slice(start, start + batch)
+        images = samples(model, texts[some], seeds[some], options, (size, size))
+        pictures.append(np.clip(images, -1, 1))
     pictures = np.concatenate(pictures)
     _, found = classifier(pictures)
     return scenes, found == np.stack([C.classes(scene) for scene in scenes]), pictures
@@ -246,7 +232,7 @@ def strip(case, image, mask, noise_map):
     factor = size[0] // mask.shape[0]
     wide = [np.kron(m, np.ones((factor, factor), np.float32)) for m in (clamped, mask)]
     dimmed = (source * (0.35 + 0.65 * wide[1][..., None])).astype(np.uint8)
-    return [source, np.asarray(I.heat_map(wide[0])), dimmed, edit, truth]
+    return [source, np.asarray(images.heat_map(wide[0])), dimmed, edit, truth]
 
 
 COLUMNS = {
@@ -306,7 +292,7 @@ def parser():
     )
     top.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     top.add_argument("--steps", type=int, default=50)
-    top.add_argument("--guidance", type=float, default=D.RECIPES["paper"].guidance_scale)
+    top.add_argument("--guidance", type=float, default=RECIPES["paper"].guidance_scale)
     return top
 
 
@@ -354,66 +340,66 @@ def evaluate(a):
     """The whole measurement, written step by step into the folder; what is there already is not
     measured again."""
     a.out.mkdir(parents=True, exist_ok=True)
-    options = D.RECIPES["paper"].replace(num_inference_steps=a.steps, guidance_scale=a.guidance)
+    changes = {"num_inference_steps": a.steps, "guidance_scale": a.guidance}
+    options = RECIPES["paper"].replace(**changes)
     results = begin(a, options)
     model, classifier = M.Model.load(a.model), C.Classifier.load(a.classifier)
     found_cases = cases(a.edits)
     trips = round_trips(model, found_cases)
-    sources, truths = [
-        np.stack([getattr(c, name) for c in found_cases]) for name in ("source", "truth")
-    ]
+    sources = np.stack([case.source for case in found_cases])
+    true_features = classifier(np.stack([case.truth for case in found_cases]))[0]
     results["classifier accuracy"] = C.accuracy(classifier)
     results["vae"] = {
         "psnr": measures.psnr(trips, sources),
         "slope error": measures.slope_error(trips, sources),
     }
-    true_features = classifier(truths)[0]
+
     for name in a.methods:
-        if name in results["methods"]:
-            continue
-        records, images, masks, maps, features = run_method(
-            name, model, options, found_cases, classifier, trips
-        )
-        results["records"][name] = records
-        results["methods"][name] = len(records), summarise(records)
-        results["csfid"][name] = frechet(features, true_features)
-        if name in IN_LINES:
-            results["lines"].update(
-                {
-                    line + IN_LINES[name]: (len(rows), summarise([records[i] for i in rows]))
-                    for line, rows in groups(found_cases).items()
-                }
-            )
-        if name == "DiffEdit":
-            results["thresholds"] = threshold_curve(found_cases, maps, options.mask_clamp_ratio)
-            contact_sheet(found_cases, records, images, masks, maps).save(
-                a.out / "edits.jpg", quality=85
-            )
-        write(a.out, results)
-    for name, held_out in (
-        (("seen combinations", False), ("held-out combinations", True)) if a.texts else ()
-    ):
-        if name in results["text to image"]:
-            continue
-        scenes, right, pictures = text_to_image(model, options, classifier, a.texts, held_out)
-        results["text to image"][name] = len(scenes), shares(right)
-        new = [new_to_v0(scene) for scene in scenes]
-        if held_out and any(new):
-            results["text to image"]["held-out combinations that are new to v0 too"] = sum(
-                new
-            ), shares(right[new])
-        W.sheet(
-            [list(to_pixels(pictures[i : i + 8])) for i in range(0, len(pictures) // 8 * 8, 8)]
-        ).save(a.out / f"samples-{name.split()[0]}.png")
-        write(a.out, results)
+        if name not in results["methods"]:
+            found = run_method(name, model, changes, found_cases, classifier, trips)
+            add_method(results, name, found, found_cases, true_features, a.out)
+            write(a.out, results)
+    for name, held_out in SAMPLES.items():
+        if a.texts and name not in results["text to image"]:
+            found = text_to_image(model, options, classifier, a.texts, held_out)
+            add_samples(results, name, found, held_out, a.out)
+            write(a.out, results)
     print((a.out / "results.md").read_text(encoding="utf-8"))
+
+
+def add_method(results, name, found, found_cases, true_features, folder):
+    """Put what `run_method` found into the results, and the contact sheet into the folder."""
+    records, images, masks, maps, features = found
+    results["records"][name] = records
+    results["methods"][name] = len(records), summarise(records)
+    results["csfid"][name] = frechet(features, true_features)
+    if name in IN_LINES:
+        for line, rows in groups(found_cases).items():
+            summary = summarise([records[i] for i in rows])
+            results["lines"][line + IN_LINES[name]] = len(rows), summary
+    if name == "DiffEdit":
+        ratio = RECIPES["paper"].mask_clamp_ratio
+        results["thresholds"] = threshold_curve(found_cases, maps, ratio)
+        sheet = contact_sheet(found_cases, records, images, masks, maps)
+        sheet.save(folder / "edits.jpg", quality=85)
+
+
+def add_samples(results, name, found, held_out, folder):
+    """Put what `text_to_image` found into the results, and a sheet into the folder."""
+    scenes, right, pictures = found
+    results["text to image"][name] = len(scenes), shares(right)
+    new = [new_to_v0(scene) for scene in scenes]
+    if held_out and any(new):
+        results["text to image"][NEW] = sum(new), shares(right[new])
+    rows = [list(to_pixels(pictures[i : i + 8])) for i in range(0, len(pictures) // 8 * 8, 8)]
+    W.sheet(rows).save(folder / f"samples-{name.split()[0]}.png")
 
 
 def write(folder, results):
     """results.json and results.md, with what is known so far."""
     text = (
-        f"VAE round trip of {results['facts']['edits']} test renders: PSNR {results['vae']['psnr']:.2f} dB, "
-        f"slope error {results['vae']['slope error']:.3f}.\n"
+        f"VAE round trip of {results['facts']['edits']} test renders: "
+        f"PSNR {results['vae']['psnr']:.2f} dB, slope error {results['vae']['slope error']:.3f}.\n"
     )
     text += "Classifier on unseen renders: "
     text += ", ".join(f"{k} {v:.3f}" for k, v in results["classifier accuracy"].items()) + ".\n\n"

@@ -15,11 +15,13 @@ import mindspore as ms
 import numpy as np
 from tqdm import tqdm
 
-from diffedit_core import diffedit as D, mask, model as M
+from diffedit_core import mask, model as M
+from diffedit_core.options import RECIPES
+from diffedit_core.parts import mask_of
 
 from . import measures, methods, world as W
 
-PAPER, SMOOTH = D.RECIPES["paper"], D.RECIPES["smooth"]
+PAPER, SMOOTH = RECIPES["paper"], RECIPES["smooth"]
 WAYS = {
     **{f"paper, threshold {t}": PAPER.replace(mask_threshold=t) for t in (0.3, 0.4, 0.5, 0.6)},
     **{
@@ -43,7 +45,7 @@ def scores(maps, truths):
     found = {
         name: [
             measures.overlap(m, true)[0]
-            for m, true in zip(D.mask_of(tensor, way).asnumpy() > 0, truths)
+            for m, true in zip(mask_of(tensor, way).asnumpy() > 0, truths)
         ]
         for name, way in WAYS.items()
     }
@@ -57,19 +59,18 @@ def scores(maps, truths):
 
 
 def noise_maps(model, batch, strength, draws):
-    """Noise maps [B,n,h,w] of a batch of cases, one for each draw."""
-    options = PAPER.replace(mask_noise_strength=strength, num_maps=draws)
-    s = methods.setting(model, options, batch)
-    timestep, alpha = D.mask_level(options, model.configs.scheduler)
-    return D.noise_difference(
-        model.predict,
-        s.latents.expand_dims(1),
-        ms.Tensor(s.maps),
-        timestep,
-        alpha,
-        (s.source, None),
-        [(s.target, None)],
-    )[0].asnumpy()
+    """Noise maps [B,n,h,w] of a batch of cases, one for each draw, as the edit computes them."""
+    drawn = []
+
+    def keep(stage, key, function):
+        value = function()
+        if stage == "maps":
+            drawn.append(value[0].asnumpy())
+        return value
+
+    changes = {"mask_noise_strength": strength, "num_maps": draws}
+    methods.run("DiffEdit", model, changes, batch, keep=keep, only_mask=True)
+    return np.concatenate(drawn, 1)
 
 
 def main():

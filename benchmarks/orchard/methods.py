@@ -57,13 +57,14 @@ METHODS = {
 }
 
 
-def run(name, model, changes, batch, keep=compute):
+def run(name, model, changes, batch, keep=compute, only_mask=False):
     """The `Outcome` of a method for a batch of cases.
 
     Args:
         name: one of METHODS.
         changes: of the method's recipe, as {option: value}.
         keep: as in `parts.Run`; of one batch.
+        only_mask: stop after the masks.
     """
     method, images = METHODS[name], np.stack([case.source for case in batch])
     if method is None:
@@ -81,6 +82,7 @@ def run(name, model, changes, batch, keep=compute):
         options,
         draws(options, [case.scene.seed for case in batch], latent_shape(model, images.shape)),
         negative=sources if method.negative == "source" else "",
+        only_mask=only_mask,
         parts=parts,
         keep=keep,
     )[0]
