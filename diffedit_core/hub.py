@@ -1,25 +1,18 @@
-"""A model folder in the public layout: found, fetched, its files chosen, checked and described."""
+"""Models found: a folder, or a repository of the hub that is fetched; checked and described."""
 
 import contextlib
 import json
 import re
-from dataclasses import dataclass
+import threading
 from pathlib import Path
+from typing import NamedTuple
 
-from . import clip, params, unet, vae
-from .config import SchedulerConfig, TextConfig, UNetConfig, VAEConfig
+from . import params, recognise, tokenizer
 from .errors import InputError
-from .settings import read_index, read_json
+from .folder import COMPONENTS, Configs, choose_weights, read_configs, weight_files
+from .settings import read_json
 
-# the small model that ships with the package
-ORCHARD = Path(__file__).parent / "assets" / "orchard"
-
-# component -> (config class, config file, base name of the weights, leaves)
-COMPONENTS = {
-    "text_encoder": (TextConfig, "config.json", "model", clip.specs),
-    "unet": (UNetConfig, "config.json", "diffusion_pytorch_model", unet.specs),
-    "vae": (VAEConfig, "config.json", "diffusion_pytorch_model", vae.specs),
-}
+HUB_SECONDS = 3  # until a name without a network is answered; the program itself takes two
 
 TOKENIZER_FILES = (
     "vocab.json",
@@ -30,98 +23,97 @@ TOKENIZER_FILES = (
 )
 
 
-@dataclass(frozen=True)
-class Configs:
-    """The four configurations of a model folder."""
+def find(source, half=False, revision=None, cache_dir=None, local_files_only=False):
+    """The local folder of a model: `source` itself, or a repository id of the hub, fetched.
 
-    text: TextConfig
-    unet: UNetConfig
-    vae: VAEConfig
-    scheduler: SchedulerConfig
-
-    @property
-    def parts(self):
-        """component -> configuration, of the components that have weights."""
-        return {"text_encoder": self.text, "unet": self.unet, "vae": self.vae}
-
-    def specs(self, component):
-        """The tree of the parameters of a component, `params.Leaf`."""
-        return COMPONENTS[component][3](self.parts[component])
-
-    @property
-    def latent_channels(self):
-        return self.unet.in_channels
-
-    @property
-    def picture_size(self):
-        """The side of the pictures that the model was trained on, in pixels."""
-        return (
-            self.unet.sample_size * self.vae.factor
-            if self.unet.sample_size
-            else self.vae.sample_size
-        )
-
-
-def find(source, half=False):
-    """The local folder of a model: `source` itself, or a repository id of the hub, fetched
-    (`choose_weights` for `half`).
-
+    Args:
+        source: folder or repository id.
+        half: see `choose_weights`.
+        revision, cache_dir, local_files_only: of a repository, as the hub's own client has them.
     Raises:
         InputError: there is no such folder, or the repository cannot be had.
     """
     path = Path(source).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
-            raise InputError(
-                f"{path} has no model_index.json: give the top folder of a model in the diffusers "
-                "layout."
-            )
+            raise InputError(recognise.of_folder(path))
         return path
     if path.is_file():
-        raise InputError(
-            f"{path} is a file: a model is a folder in the diffusers layout, with a "
-            "model_index.json."
-        )
+        raise InputError(recognise.of_file(path))
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and not str(source).startswith("."):
-        return _fetch(str(source), half)
+        place = {"revision": revision, "cache_dir": cache_dir}
+        return _fetch(str(source), half, place, local_files_only)
     raise InputError(
         f"There is no model folder {source}: give an existing folder, or a repository id such as "
         "owner/name."
     )
 
 
-def _fetch(repository, half):
+def _fetch(repository, half, place, local_files_only):
     """Only the files that are needed: configs, tokenizer, and one set of safetensors for each
     component."""
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import RevisionNotFoundError
 
+    failure = "local_files_only"
     try:
-        names = HfApi().list_repo_files(repository)
-        wanted = needed_files(names, half)
-        return Path(snapshot_download(repository, allow_patterns=wanted))
-    except (RepositoryNotFoundError, EntryNotFoundError) as error:
-        raise InputError(
-            f"The hub has no public model {repository} ({type(error).__name__}): check the name, "
-            "or log "
-            "in."
-        ) from None
+        if not local_files_only:
+            names = within(HUB_SECONDS, lambda: _listing(repository, place["revision"]))
+            other = recognise.of_listing(repository, names)
+            if other is not None:
+                raise InputError(other)
+            wanted = needed_files(names, half, repository)
+            return Path(snapshot_download(repository, allow_patterns=wanted, **place))
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # no network, a proxy's answer, a time-out: each client has exceptions of its own
-        with contextlib.suppress(Exception):
-            return Path(snapshot_download(repository, local_files_only=True))
+    except (RepositoryNotFoundError, EntryNotFoundError, RevisionNotFoundError) as error:
         raise InputError(
-            f"{repository} is neither a folder nor in the local cache, and the hub cannot be "
-            "reached "
-            f"({type(error).__name__}): download the model where there is a network and give its "
-            "folder."
+            f"The hub has no public model {repository} ({type(error).__name__}): check the name, "
+            "or log in."
         ) from None
+    # no network, a proxy's answer, a time-out: each client has exceptions of its own
+    except Exception as error:
+        failure = f"the hub cannot be reached: {type(error).__name__}"
+    with contextlib.suppress(Exception):
+        return Path(snapshot_download(repository, local_files_only=True, **place))
+    raise InputError(
+        f"{repository} is neither a folder nor in the local cache ({failure}): download the model "
+        "where there is a network and give its folder."
+    )
 
 
-def needed_files(names, half):
+def _listing(repository, revision):
+    """The names of a repository's files: one request without the client's repetitions."""
+    from huggingface_hub import HfApi
+
+    found = HfApi().model_info(repository, revision=revision, timeout=HUB_SECONDS)
+    return [file.rfilename for file in found.siblings]
+
+
+def within(seconds, function):
+    """The function's result, or TimeoutError after so many seconds: a name server's silence obeys
+    no time-out of a client."""
+    outcome = []
+
+    def run():
+        try:
+            outcome.append((function(), None))
+        except Exception as error:
+            outcome.append((None, error))
+
+    worker = threading.Thread(target=run, daemon=True)
+    worker.start()
+    worker.join(seconds)
+    if not outcome:
+        raise TimeoutError(f"no answer within {seconds} s")
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result
+
+
+def needed_files(names, half, repository="the repository"):
     """Of all file names of a repository, those that a model needs. Raises InputError where a
     component has none."""
     wanted = [
@@ -136,112 +128,65 @@ def needed_files(names, half):
         own = [n[len(component) + 1 :] for n in names if n.startswith(component + "/")]
         chosen = choose_weights(own, base, half)
         if chosen is None:
-            raise InputError(
-                f"The model has no {base}*.safetensors in {component}/: only safetensors are "
-                "loaded."
-            )
+            raise InputError(recognise.of_listed_weights(repository, f"{component}/{base}", own))
         wanted += [f"{component}/{n}" for n in (config, *chosen)]
     return wanted
 
 
-def choose_weights(names, base, half):
-    """The weight files to read among the names of a component's folder, an index first; None if
-    there are none.
+class Found(NamedTuple):
+    """A model folder whose files are all there and fit together; no weights are read yet."""
 
-    `half` prefers the fp16 variant to the plain files; either way it takes what there is.
+    path: Path
+    configs: Configs
+    tokenizer: tokenizer.Tokenizer
+    files: dict  # component -> paths of its safetensors
+
+
+def check(source, half=False, **place):
+    """Find a model and check all of it but the values of its weights, from their headers.
+
+    Args:
+        source: folder or repository id.
+        half: see `choose_weights`.
+        place: `revision`, `cache_dir`, `local_files_only` of `find`.
+    Returns:
+        `Found`, which `Model.load` takes in place of the source.
+    Raises:
+        InputError: anything is missing, malformed, unknown, or does not fit together.
     """
-    names = set(names)
-    for variant in ("fp16", "") if half else ("", "fp16"):
-        dot = f".{variant}" if variant else ""
-        single, index = f"{base}{dot}.safetensors", f"{base}.safetensors.index{dot}.json"
-        if index in names:
-            shards = sorted(
-                n
-                for n in names
-                if re.fullmatch(rf"{re.escape(base + dot)}-\d+-of-\d+\.safetensors", n)
-            )
-            return [index, *shards]
-        if single in names:
-            return [single]
-    return None
-
-
-def weight_files(folder, base, half=False):
-    """Paths of a component's safetensors; an index is read, and may name files of its own folder
-    only."""
-    if not folder.is_dir():
+    folder = find(source, half, **place)
+    configs = read_configs(folder)
+    found = tokenizer.load(folder / "tokenizer")
+    if found.max_length > configs.text.max_position_embeddings:
         raise InputError(
-            f"{folder} is missing: the model folder is not complete, copy or download it again."
-        )
-    chosen = choose_weights([p.name for p in folder.iterdir()], base, half)
-    if chosen is None:
-        others = sorted(
-            p.name for p in folder.iterdir() if p.suffix in (".bin", ".ckpt", ".msgpack")
-        )
-        instead = f" (there is {', '.join(others)}, which is not)" if others else ""
-        raise InputError(
-            f"{folder} has no {base}.safetensors{instead}: only safetensors are loaded."
-        )
-    if not chosen[0].endswith(".json"):
-        return [folder / chosen[0]]
-    return [folder / name for name in read_index(folder / chosen[0])]
-
-
-def read_configs(folder):
-    """The configurations of a model folder. Raises InputError for what is missing, unknown or not
-    honoured."""
-    index = read_json(folder / "model_index.json")
-    for component in (*COMPONENTS, "tokenizer", "scheduler"):
-        listed = index.get(component) if isinstance(index, dict) else None
-        if not isinstance(listed, list) or not listed or listed[0] is None:
-            raise InputError(
-                f"{folder / 'model_index.json'} lists no {component}: it is not a Stable "
-                "Diffusion model."
-            )
-    read = {
-        c: cls.read(read_json(folder / c / file), str(folder / c / file))
-        for c, (cls, file, _, _) in COMPONENTS.items()
-    }
-    file = folder / "scheduler" / "scheduler_config.json"
-    configs = Configs(
-        read["text_encoder"],
-        read["unet"],
-        read["vae"],
-        SchedulerConfig.read(read_json(file), str(file)),
-    )
-    if configs.unet.cross_attention_dim != configs.text.hidden_size:
-        raise InputError(
-            f"{folder}: the UNet's 'cross_attention_dim' {configs.unet.cross_attention_dim} is "
-            "not the text "
-            f"encoder's 'hidden_size' {configs.text.hidden_size}: the components are of different "
+            f"{folder}: the tokenizer gives {found.max_length} tokens, the text encoder has "
+            f"{configs.text.max_position_embeddings} positions: the components are of different "
             "models."
         )
-    if (
-        configs.unet.in_channels != configs.vae.latent_channels
-        or configs.unet.out_channels != configs.vae.latent_channels
-    ):
+    largest = max(found.library.get_vocab().values())
+    if largest >= configs.text.vocab_size:
         raise InputError(
-            f"{folder}: the UNet maps {configs.unet.in_channels} to {configs.unet.out_channels} "
-            "channels, the VAE's "
-            f"latents have {configs.vae.latent_channels}: inpainting and other variants are not "
-            "supported."
+            f"{folder}: the tokenizer gives ids up to {largest}, the text encoder's 'vocab_size' "
+            f"is {configs.text.vocab_size}: the components are of different models."
         )
-    return configs
+    files = {
+        component: weight_files(folder / component, base, half)
+        for component, (_, _, base, _) in COMPONENTS.items()
+    }
+    for component, paths in files.items():
+        params.check(paths, configs.specs(component))
+    return Found(folder, configs, found, files)
 
 
 def describe(source):
     """What a model folder holds, without reading its weights: a dict for `diffedit info`."""
-    folder = find(source)
-    configs = read_configs(folder)
+    found = check(source)
     return {
-        "folder": str(folder),
-        "parameters": {c: params.count(configs.specs(c)) for c in COMPONENTS},
-        "files": {
-            c: [p.name for p in weight_files(folder / c, base)]
-            for c, (_, _, base, _) in COMPONENTS.items()
-        },
-        "prediction_type": configs.scheduler.prediction_type,
-        "picture_size": configs.picture_size,
-        "configs": configs,
-        "index": json.dumps(read_json(folder / "model_index.json")),
+        "folder": str(found.path),
+        "parameters": {c: params.count(found.configs.specs(c)) for c in COMPONENTS},
+        "files": {c: [path.name for path in paths] for c, paths in found.files.items()},
+        "prediction_type": found.configs.scheduler.prediction_type,
+        "picture_size": found.configs.picture_size,
+        "configs": found.configs,
+        "index": json.dumps(read_json(found.path / "model_index.json")),
     }
