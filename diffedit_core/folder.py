@@ -1,12 +1,14 @@
-"""A model folder in the public layout: its configurations, and which of its files are read."""
+"""A model folder in the public layout: its configurations, and whether all of it fits together."""
 
-import re
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from . import clip, recognise, unet, vae
+from . import clip, params, recognise, tokenizer, unet, vae
 from .config import SchedulerConfig, TextConfig, UNetConfig, VAEConfig
 from .errors import InputError
+from .hub import WEIGHTS, choose_weights, find
 from .settings import is_lfs_pointer, lfs_sentence, read_index, read_json
 
 # the small model that ships with the package
@@ -14,9 +16,9 @@ ORCHARD = Path(__file__).parent / "assets" / "orchard"
 
 # component -> (config class, config file, base name of the weights, leaves)
 COMPONENTS = {
-    "text_encoder": (TextConfig, "config.json", "model", clip.specs),
-    "unet": (UNetConfig, "config.json", "diffusion_pytorch_model", unet.specs),
-    "vae": (VAEConfig, "config.json", "diffusion_pytorch_model", vae.specs),
+    "text_encoder": (TextConfig, "config.json", WEIGHTS["text_encoder"], clip.specs),
+    "unet": (UNetConfig, "config.json", WEIGHTS["unet"], unet.specs),
+    "vae": (VAEConfig, "config.json", WEIGHTS["vae"], vae.specs),
 }
 
 
@@ -52,26 +54,49 @@ class Configs:
         )
 
 
-def choose_weights(names, base, half):
-    """The weight files to read among the names of a component's folder, an index first; None if
-    there are none.
+class Found(NamedTuple):
+    """A model folder whose files are all there and fit together; no weights are read yet."""
 
-    `half` prefers the fp16 variant to the plain files; either way it takes what there is.
+    path: Path
+    configs: Configs
+    tokenizer: tokenizer.Tokenizer
+    files: dict  # component -> paths of its safetensors
+
+
+def check(source, half=False, **place):
+    """Find a model and check all of it but the values of its weights, from their headers.
+
+    Args:
+        source: folder or repository id.
+        half: see `choose_weights`.
+        place: `revision`, `cache_dir`, `local_files_only` of `find`.
+    Returns:
+        `Found`, which `Model.load` takes in place of the source.
+    Raises:
+        InputError: anything is missing, malformed, unknown, or does not fit together.
     """
-    names = set(names)
-    for variant in ("fp16", "") if half else ("", "fp16"):
-        dot = f".{variant}" if variant else ""
-        single, index = f"{base}{dot}.safetensors", f"{base}.safetensors.index{dot}.json"
-        if index in names:
-            shards = sorted(
-                n
-                for n in names
-                if re.fullmatch(rf"{re.escape(base + dot)}-\d+-of-\d+\.safetensors", n)
-            )
-            return [index, *shards]
-        if single in names:
-            return [single]
-    return None
+    folder = find(source, half, **place)
+    configs = read_configs(folder)
+    found = tokenizer.load(folder / "tokenizer")
+    if found.max_length > configs.text.max_position_embeddings:
+        raise InputError(
+            f"{folder}: the tokenizer gives {found.max_length} tokens, the text encoder has "
+            f"{configs.text.max_position_embeddings} positions: the components are of different "
+            "models."
+        )
+    largest = max(found.library.get_vocab().values())
+    if largest >= configs.text.vocab_size:
+        raise InputError(
+            f"{folder}: the tokenizer gives ids up to {largest}, the text encoder's 'vocab_size' "
+            f"is {configs.text.vocab_size}: the components are of different models."
+        )
+    files = {
+        component: weight_files(folder / component, base, half)
+        for component, (_, _, base, _) in COMPONENTS.items()
+    }
+    for component, paths in files.items():
+        params.check(paths, configs.specs(component))
+    return Found(folder, configs, found, files)
 
 
 def weight_files(folder, base, half=False):
@@ -137,3 +162,17 @@ def _check_fit(folder, configs):
             f"VAE's latents have {vae_.latent_channels}: inpainting and other variants are not "
             "supported."
         )
+
+
+def describe(source):
+    """What a model folder holds, without reading its weights: a dict for `diffedit info`."""
+    found = check(source)
+    return {
+        "folder": str(found.path),
+        "parameters": {c: params.count(found.configs.specs(c)) for c in COMPONENTS},
+        "files": {c: [path.name for path in paths] for c, paths in found.files.items()},
+        "prediction_type": found.configs.scheduler.prediction_type,
+        "picture_size": found.configs.picture_size,
+        "configs": found.configs,
+        "index": json.dumps(read_json(found.path / "model_index.json")),
+    }

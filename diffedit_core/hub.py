@@ -1,19 +1,24 @@
-"""Models found: a folder, or a repository of the hub that is fetched; checked and described."""
+"""Where a model is: its own folder, or a repository of the hub whose needed files are fetched.
+
+Needs no MindSpore, so that a wrong name is answered at once.
+"""
 
 import contextlib
-import json
 import re
 import threading
 from pathlib import Path
-from typing import NamedTuple
 
-from . import params, recognise, tokenizer
+from . import recognise
 from .errors import InputError
-from .folder import COMPONENTS, Configs, choose_weights, read_configs, weight_files
-from .settings import read_json
 
 HUB_SECONDS = 3  # until a name without a network is answered; the program itself takes two
 
+# component -> base name of its weight files
+WEIGHTS = {
+    "text_encoder": "model",
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+}
 TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
@@ -124,69 +129,32 @@ def needed_files(names, half, repository="the repository"):
         or n.startswith("tokenizer/")
         and n.split("/")[-1] in TOKENIZER_FILES
     ]
-    for component, (_, config, base, _) in COMPONENTS.items():
+    for component, base in WEIGHTS.items():
         own = [n[len(component) + 1 :] for n in names if n.startswith(component + "/")]
         chosen = choose_weights(own, base, half)
         if chosen is None:
             raise InputError(recognise.of_listed_weights(repository, f"{component}/{base}", own))
-        wanted += [f"{component}/{n}" for n in (config, *chosen)]
+        wanted += [f"{component}/{n}" for n in ("config.json", *chosen)]
     return wanted
 
 
-class Found(NamedTuple):
-    """A model folder whose files are all there and fit together; no weights are read yet."""
+def choose_weights(names, base, half):
+    """The weight files to read among the names of a component's folder, an index first; None if
+    there are none.
 
-    path: Path
-    configs: Configs
-    tokenizer: tokenizer.Tokenizer
-    files: dict  # component -> paths of its safetensors
-
-
-def check(source, half=False, **place):
-    """Find a model and check all of it but the values of its weights, from their headers.
-
-    Args:
-        source: folder or repository id.
-        half: see `choose_weights`.
-        place: `revision`, `cache_dir`, `local_files_only` of `find`.
-    Returns:
-        `Found`, which `Model.load` takes in place of the source.
-    Raises:
-        InputError: anything is missing, malformed, unknown, or does not fit together.
+    `half` prefers the fp16 variant to the plain files; either way it takes what there is.
     """
-    folder = find(source, half, **place)
-    configs = read_configs(folder)
-    found = tokenizer.load(folder / "tokenizer")
-    if found.max_length > configs.text.max_position_embeddings:
-        raise InputError(
-            f"{folder}: the tokenizer gives {found.max_length} tokens, the text encoder has "
-            f"{configs.text.max_position_embeddings} positions: the components are of different "
-            "models."
-        )
-    largest = max(found.library.get_vocab().values())
-    if largest >= configs.text.vocab_size:
-        raise InputError(
-            f"{folder}: the tokenizer gives ids up to {largest}, the text encoder's 'vocab_size' "
-            f"is {configs.text.vocab_size}: the components are of different models."
-        )
-    files = {
-        component: weight_files(folder / component, base, half)
-        for component, (_, _, base, _) in COMPONENTS.items()
-    }
-    for component, paths in files.items():
-        params.check(paths, configs.specs(component))
-    return Found(folder, configs, found, files)
-
-
-def describe(source):
-    """What a model folder holds, without reading its weights: a dict for `diffedit info`."""
-    found = check(source)
-    return {
-        "folder": str(found.path),
-        "parameters": {c: params.count(found.configs.specs(c)) for c in COMPONENTS},
-        "files": {c: [path.name for path in paths] for c, paths in found.files.items()},
-        "prediction_type": found.configs.scheduler.prediction_type,
-        "picture_size": found.configs.picture_size,
-        "configs": found.configs,
-        "index": json.dumps(read_json(found.path / "model_index.json")),
-    }
+    names = set(names)
+    for variant in ("fp16", "") if half else ("", "fp16"):
+        dot = f".{variant}" if variant else ""
+        single, index = f"{base}{dot}.safetensors", f"{base}.safetensors.index{dot}.json"
+        if index in names:
+            shards = sorted(
+                n
+                for n in names
+                if re.fullmatch(rf"{re.escape(base + dot)}-\d+-of-\d+\.safetensors", n)
+            )
+            return [index, *shards]
+        if single in names:
+            return [single]
+    return None

@@ -8,10 +8,10 @@ import numpy as np
 
 from . import clip, kernels as K, params as P, tokenizer as T, unet, vae
 from .errors import InputError
+from .folder import COMPONENTS, ORCHARD, Found, check
+from .folder import describe, read_configs, weight_files  # noqa: F401
 from .graphs import Graph
-from .hub import Found, check, describe, find  # noqa: F401
-from .folder import COMPONENTS, ORCHARD, read_configs, weight_files  # noqa: F401
-from .hub import Configs, choose_weights, describe, needed_files  # noqa: F401
+from .hub import find  # noqa: F401
 
 # copies of the UNet's first level that a graph keeps: SD 2.1, 512x512, MindSpore 2.8 on a CPU
 ACTIVATION_LAYERS = 330

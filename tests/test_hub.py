@@ -1,10 +1,12 @@
-"""diffedit_core.hub and recognise: what is found without reading weights, what a thing is that
+"""diffedit_core.hub, folder, recognise: what is found without reading weights, what a thing is that
 cannot be loaded, and how long a silent network is waited for."""
 
 import json
 import shlex
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from diffedit_core import hub, recognise
+from diffedit_core import folder as folders, hub, recognise
 from diffedit_core.model import Model
 from tests.test_config import SCHEDULER_21, refused
 from tests.test_model import LISTING, MICRO, WEIGHTS, change, shard
@@ -50,7 +52,7 @@ def said(call):
 
 
 def test_a_checked_folder_is_loaded_as_it_was_found(folder):
-    found = hub.check(folder)
+    found = folders.check(folder)
     assert found.path == folder and set(found.files) == set(WEIGHTS)
     model = Model.load(found)
     assert model.configs is found.configs and model.tokenizer is found.tokenizer
@@ -60,11 +62,11 @@ def test_the_scheduler_is_warned_of_once(folder):
     file = folder / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(SCHEDULER_21 | {"_class_name": "EulerDiscreteScheduler"}))
     with pytest.warns(UserWarning, match="EulerDiscreteScheduler") as told:
-        Model.load(hub.check(folder))
+        Model.load(folders.check(folder))
     assert len(told) == 1
 
 
-@pytest.mark.parametrize("look", [hub.check, hub.describe, Model.load])
+@pytest.mark.parametrize("look", [folders.check, folders.describe, Model.load])
 @pytest.mark.parametrize("component", WEIGHTS)
 def test_a_pointer_in_place_of_weights(look, component, folder):
     file = folder / component / f"{WEIGHTS[component]}.safetensors"
@@ -75,30 +77,30 @@ def test_a_pointer_in_place_of_weights(look, component, folder):
 @pytest.mark.parametrize("file", ["model_index.json", "unet/config.json", "tokenizer/vocab.json"])
 def test_a_pointer_in_place_of_a_small_file(file, folder):
     (folder / file).write_text(POINTER)
-    refused(lambda: hub.check(folder), folder / file, "Git LFS pointer", "git lfs pull")
+    refused(lambda: folders.check(folder), folder / file, "Git LFS pointer", "git lfs pull")
 
 
 def test_a_pointer_in_place_of_a_shard(folder):
     index = shard(folder, "unet")
     part = index.parent / "diffusion_pytorch_model-00002-of-00003.safetensors"
     part.write_text(POINTER)
-    refused(lambda: hub.check(folder), part, "Git LFS pointer")
+    refused(lambda: folders.check(folder), part, "Git LFS pointer")
 
 
 def test_weights_are_checked_by_their_headers(folder):
     file = folder / "vae" / "diffusion_pytorch_model.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-1])
-    refused(lambda: hub.check(folder), file, "not a complete safetensors")
+    refused(lambda: folders.check(folder), file, "not a complete safetensors")
     file.write_bytes(content)
     change(folder / "vae" / "config.json", layers_per_block=2)
-    refused(lambda: hub.check(folder), "missing: ", "config.json")
+    refused(lambda: folders.check(folder), "missing: ", "config.json")
 
 
 # ---- weights in other files ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("look", [hub.check, hub.describe, Model.load])
+@pytest.mark.parametrize("look", [folders.check, folders.describe, Model.load])
 def test_pickled_weights_name_the_command(look, folder):
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     file.rename(file.with_suffix(".bin"))
@@ -116,34 +118,34 @@ def test_a_single_file_names_the_command(name, tmp_path):
         save_file({"first_stage_model.quant_conv.bias": np.zeros(3, np.float32)}, file)
     else:
         file.write_bytes(b"x")
-    sentence = said(lambda: hub.check(file))
+    sentence = said(lambda: folders.check(file))
     assert "single file" in sentence and command(sentence)[:2] == ["convert", str(file)]
-    sentence = said(lambda: hub.check(tmp_path))
+    sentence = said(lambda: folders.check(tmp_path))
     if name.endswith(("ckpt", "safetensors")):
         assert "no model_index.json" in sentence
         assert command(sentence)[:2] == ["convert", str(file)]
     file.write_text(POINTER)
-    refused(lambda: hub.check(file), file, "Git LFS pointer")
+    refused(lambda: folders.check(file), file, "Git LFS pointer")
 
 
 @pytest.mark.parametrize("variant", ["", ".fp16"])
 def test_shards_without_an_index_name_it(variant, folder):
     index = shard(folder, "unet", variant=variant)
     index.unlink()
-    refused(lambda: hub.check(folder), folder / "unet", "shards", index.name)
+    refused(lambda: folders.check(folder), folder / "unet", "shards", index.name)
 
 
 def test_weights_under_a_name_that_is_not_read(folder):
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     file.rename(file.with_suffix(".non_ema.safetensors"))
-    refused(lambda: hub.check(folder), file.name, "diffusion_pytorch_model.non_ema.safetensors")
+    refused(lambda: folders.check(folder), file.name, "diffusion_pytorch_model.non_ema.safetensors")
 
 
 def test_a_folder_above_the_model(folder):
     place = folder.parent / "models--a--b" / "snapshots" / "123"
     place.parent.mkdir(parents=True)
     folder.rename(place)
-    refused(lambda: hub.check(place.parent.parent), f"give {place}")
+    refused(lambda: folders.check(place.parent.parent), f"give {place}")
 
 
 # ---- other models --------------------------------------------------------------------------------
@@ -182,7 +184,7 @@ MODELS = [  # changes of model_index.json, changes of unet/config.json, what it 
 def test_another_model_is_named(index, unet, kind, folder):
     change(folder / "model_index.json", **index)
     change(folder / "unet" / "config.json", **unet)
-    refused(lambda: hub.check(folder), folder, kind, "Stable Diffusion 1.x and 2.x")
+    refused(lambda: folders.check(folder), folder, kind, "Stable Diffusion 1.x and 2.x")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ def test_another_model_is_named(index, unet, kind, folder):
 def test_pipelines_over_the_same_model_are_taken(name, folder):
     """A class of another task does not matter where the UNet takes four channels."""
     change(folder / "model_index.json", _class_name=name)
-    hub.check(folder)
+    folders.check(folder)
 
 
 FILES = [  # names and shapes of tensors, what it is
@@ -209,7 +211,7 @@ FILES = [  # names and shapes of tensors, what it is
 def test_a_file_of_something_else_is_named(tensors, kind, tmp_path):
     file = tmp_path / "a file.safetensors"
     save_file({name: np.zeros(shape, np.float32) for name, shape in tensors.items()}, file)
-    sentence = said(lambda: hub.check(file))
+    sentence = said(lambda: folders.check(file))
     assert kind in sentence and str(file) in sentence
     if kind.startswith("--"):
         arguments = command(sentence)
@@ -220,7 +222,7 @@ def test_a_file_of_something_else_is_named(tensors, kind, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\xff" * 9, (2).to_bytes(8, "little") + b"[]"])
 def test_a_damaged_header_is_a_single_file(content, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(content)
-    refused(lambda: hub.check(tmp_path / "x.safetensors"), "single file", "weights_convert")
+    refused(lambda: folders.check(tmp_path / "x.safetensors"), "single file", "weights_convert")
 
 
 @pytest.mark.parametrize(
@@ -307,3 +309,9 @@ def test_where_to_look_is_passed_on(monkeypatch, folder):
     assert hub.find("a/b", revision="v2", cache_dir="there") == folder
     assert asked[0] == ("a/b", "v2")
     assert asked[1].items() >= dict(revision="v2", cache_dir="there").items()
+
+
+def test_finding_needs_no_mindspore():
+    """A wrong name is answered before MindSpore's seconds."""
+    code = "import sys; from diffedit_core import hub; assert 'mindspore' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

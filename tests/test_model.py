@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from diffedit_core import clip, hub, kernels as K, model as M, params as P, unet
-from diffedit_core.folder import choose_weights
+from diffedit_core.hub import choose_weights
 from diffedit_core.model import Model
 from tests.test_config import refused
 from tests.test_vae import shipped
@@ -247,7 +247,7 @@ def test_the_shipped_model():
 
 
 def test_describe():
-    told = hub.describe(MICRO)
+    told = M.describe(MICRO)
     assert told["parameters"] == {
         c: sum(v.size for v in load_file(MICRO / c / f"{base}.safetensors").values())
         for c, base in WEIGHTS.items()
