@@ -8,9 +8,10 @@ import numpy as np
 
 from . import clip, kernels as K, params as P, tokenizer as T, unet, vae
 from .errors import InputError
+from .folder import COMPONENTS, ORCHARD, Found, check
+from .folder import describe, read_configs, weight_files  # noqa: F401
 from .graphs import Graph
-from .hub import COMPONENTS, ORCHARD, find, read_configs, weight_files
-from .hub import Configs, choose_weights, describe, needed_files  # noqa: F401
+from .hub import find  # noqa: F401
 
 # copies of the UNet's first level that a graph keeps: SD 2.1, 512x512, MindSpore 2.8 on a CPU
 ACTIVATION_LAYERS = 330
@@ -53,7 +54,7 @@ class Model:
         """Load a folder in the public layout, or a repository id.
 
         Args:
-            source: folder or repository id.
+            source: folder or repository id, or what `hub.check` found of one.
             dtype: "fp32", "fp16" or "bf16", for the weights and the activations.
             kernels: a name of `kernels.LOWERINGS`; by default the device's.
             on_component: called with the name of each component before it is read.
@@ -67,31 +68,13 @@ class Model:
         if dtype == "bf16" and K.device() == "CPU":
             raise InputError("MindSpore has no bf16 convolution on a CPU: choose fp32 or fp16.")
         half = "fp16" in (dtype, variant)
-        folder = find(source, half)
-        configs = read_configs(folder)
-        tokenizer = T.load(folder / "tokenizer")
-        if tokenizer.max_length > configs.text.max_position_embeddings:
-            raise InputError(
-                f"{folder}: the tokenizer gives {tokenizer.max_length} tokens, the text encoder "
-                "has "
-                f"{configs.text.max_position_embeddings} positions: the components are of "
-                "different models."
-            )
-        largest = max(tokenizer.library.get_vocab().values())
-        if largest >= configs.text.vocab_size:
-            raise InputError(
-                f"{folder}: the tokenizer gives ids up to {largest}, the text encoder's "
-                "'vocab_size' is "
-                f"{configs.text.vocab_size}: the components are of different models."
-            )
+        found = source if isinstance(source, Found) else check(source, half)
         params = {}
-        for component, (_, _, base, _) in COMPONENTS.items():
+        for component, files in found.files.items():
             if on_component is not None:
                 on_component(component)
-            params[component] = P.load(
-                weight_files(folder / component, base, half), configs.specs(component), dtype
-            )
-        return cls(configs, tokenizer, params, dtype, kernels)
+            params[component] = P.load(files, found.configs.specs(component), dtype)
+        return cls(found.configs, found.tokenizer, params, dtype, kernels)
 
     def _run(self, name, *inputs):
         """Run a graph, announce its compilation, and refuse results that are not finite."""
@@ -228,7 +211,6 @@ def warn_of_slow_convolution(kernels):
     if kernels == "cpu" and version >= (2, 9):
         warnings.warn(
             f"MindSpore {ms.__version__} computes 3x3 convolutions on a CPU over 100 times slower "
-            "than 2.8: "
-            "install mindspore 2.7 or 2.8.",
+            "than 2.8: install mindspore 2.7 or 2.8.",
             stacklevel=3,
         )

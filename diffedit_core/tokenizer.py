@@ -16,6 +16,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 
 from .errors import InputError
+from .settings import is_lfs_pointer, lfs_sentence
 
 # Radford et al. 2021, `simple_tokenizer.py`.
 WORD = (
@@ -194,9 +195,8 @@ def _bpe(folder: Path) -> tuple:
     for rank, pair in enumerate(pairs, 1):
         if len(pair) != 2 or not vocab.keys() >= {*pair, "".join(pair)}:
             raise InputError(
-                f"{source}: merge {rank} {' '.join(pair)!r} is not two vocabulary tokens that "
-                "join to a "
-                "third: copy the file from the model's release"
+                f"{source}: merge {rank} {' '.join(pair)!r} is not two vocabulary tokens that join "
+                "to a third: copy the file from the model's release"
             )
     return vocab, pairs
 
@@ -242,6 +242,8 @@ def _read(path: Path, parse=_object, optional: bool = False):
     """The parsed file; an empty object if it is optional and absent."""
     if optional and not path.exists():
         return {}
+    if is_lfs_pointer(path):
+        raise InputError(lfs_sentence(path))
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
