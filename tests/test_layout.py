@@ -36,7 +36,8 @@ ARROWS = {
     "regularise": "schedule",
     "options": "integrators",
     "params": "config",
-    "kernels": "params",
+    "kernels": "",
+    "trace": "params kernels",
     "layers": "params kernels",
     "clip": "params kernels layers",
     "unet": "params kernels layers",
@@ -45,7 +46,7 @@ ARROWS = {
     "recognise": "settings",
     "hub": "recognise",
     "folder": "hub config settings recognise tokenizer params clip unet vae",
-    "model": "params kernels clip unet vae graphs tokenizer folder hub",
+    "model": "params kernels trace clip unet vae graphs tokenizer folder hub",
     "diffedit": "config schedule integrators regularise mask model options",
     "pipeline_inputs": "images diffedit regularise",
     "pipeline": "config params kernels schedule images vae model diffedit pipeline_inputs",
@@ -54,7 +55,7 @@ ARROWS = {
     "__init__": "pipeline diffedit model images errors",
     "__main__": "cli",
 }
-MODULES = sorted(p.stem for p in CORE.glob("*.py"))
+MODULES = sorted([*(p.stem for p in CORE.glob("*.py")), "kernels"])  # kernels is a folder of files
 
 # The same for the converter, with what it may import of the core after the bar.
 CONVERTER = ROOT / "weights_convert"
@@ -106,7 +107,19 @@ def imported(tree):
 
 
 def syntax(module):
-    return ast.parse((CORE / f"{module}.py").read_text(encoding="utf-8"))
+    """One tree, of all its files where it is a folder; `from ..errors` of such a file becomes `from
+    .errors`, and what it imports from its own folder is left out."""
+    if not (CORE / module).is_dir():
+        return ast.parse((CORE / f"{module}.py").read_text(encoding="utf-8"))
+    body = []
+    for file in sorted((CORE / module).glob("*.py")):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and node.level:
+                node.level -= 1
+                if not node.level:
+                    continue
+            body.append(node)
+    return ast.Module(body, [])
 
 
 def strings(tree):

@@ -482,7 +482,7 @@ def test_sharded_variant(folder):
 
 
 def test_a_large_batch_runs_in_parts(monkeypatch, folder):
-    model, rng = Model.load(folder), np.random.default_rng(0)
+    model, rng = Model.load(folder, cells_at_once=48), np.random.default_rng(0)
     latents, states = [
         ms.Tensor(rng.standard_normal(shape).astype(np.float32))
         for shape in ((3, 4, 6, 8), (3, 7, model.configs.text.hidden_size))
@@ -493,7 +493,6 @@ def test_a_large_batch_runs_in_parts(monkeypatch, folder):
         "_run",
         lambda name, *inputs: batches.append(len(inputs[0])) or Model._run(model, name, *inputs),
     )
-    monkeypatch.setitem(K.CELLS, "cpu", 48)
     parts = model.predict(latents, 481, states).asnumpy()
     alone = model.predict(latents[2:], 481, states[2:]).asnumpy()
     assert (
