@@ -5,7 +5,6 @@ import gzip
 import json
 import re
 import shutil
-import sys
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +26,7 @@ from weights_convert import (
     convert,
     inspect,
     leaves,
+    reading,
     rules_diffusers,
     rules_lora,
     rules_mindone,
@@ -44,9 +44,6 @@ FULL = {
     "sd15": {"unet": UNET_15, "vae": VAE_15, "text_encoder": TEXT_15},
 }
 TINY = ("sd1", "sd2")
-reading = sys.modules[
-    "weights_convert.convert"
-]  # the module; the package's `convert` is the function
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +149,7 @@ def released(name):
 
 def read(tensors, **options):
     """Read headers as `convert` does, without the files."""
-    return reading._read_file(
+    return reading.read_model(
         Source(Path("some.safetensors"), "safetensors", [], list(tensors)),
         **{"ema": False, "config": None, "prediction_type": None, **options},
     )

@@ -38,7 +38,6 @@ from weights_convert import convert, mindspore_ckpt, output, safetensors_file, v
 from weights_convert.cli import byte_size, main
 from weights_convert.sources import open_file
 from weights_convert.tensors import FLOATS, Output, Segment, Stored, load
-from weights_convert.torch_zip import ALLOWED
 
 ROOT = Path(__file__).parent.parent
 
