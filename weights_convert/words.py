@@ -26,7 +26,8 @@ def read_embedding(path, token=None):
         path: diffusers' {token: vector}, or the web UI's `emb_params` or `string_to_param`.
         token: the word to use; by default the file's own, or the file's name.
     Returns:
-        (token, Stored [D] or [n,D]).
+        (token in small letters, Stored [D] or [n,D]). CLIP's tokenizer knows no capitals, and
+        diffusers finds a word of several vectors only as the tokenizer spells it.
     Raises:
         InputError: it is not such a file.
     """
@@ -37,7 +38,7 @@ def read_embedding(path, token=None):
             f"{path} is no textual-inversion embedding: its tensor is {stored.dtype} "
             f"{list(stored.shape)}, expected rows of numbers."
         )
-    token = token or own
+    token = (token or own).lower()
     if not token.strip() or any(c.isspace() or not c.isprintable() for c in token):
         raise InputError(f"{path}: the word {token!r} is empty or has spaces: {ANOTHER}")
     return token, stored
@@ -107,15 +108,15 @@ def add_words(files, new, first):
     decoder = config["added_tokens_decoder"]
     taken = {word.lower() for word in added}
     for index, word in enumerate(new, first):
-        if word in vocab or word.lower() in taken:
+        if word in vocab or word in taken:
             raise InputError(f"The tokenizer has the word {word!r} already: {ANOTHER}")
-        if {word.lower(), word.lower() + "</w>"} & set(vocab):
+        if word + "</w>" in vocab:
             warnings.warn(
                 f"{word!r} is an ordinary word of the tokenizer, which prompts can no longer use: "
                 "name the embedding otherwise, --embedding FILE WORD",
                 stacklevel=5,
             )
-        taken.add(word.lower())
+        taken.add(word)
         vocab[word] = added[word] = index
         decoder[str(index)] = {
             "content": word,
@@ -156,6 +157,10 @@ def _tables(files):
         if config.get("added_tokens_decoder") is None:
             table = {str(index): _entry(word) for word, index in added.items()}
             table |= {str(token["id"]): _entry(**token) for token in whole.get("added_tokens", [])}
+            marks = {
+                name: {"__type": "AddedToken", **mark} if isinstance(mark, dict) else mark
+                for name, mark in marks.items()
+            }
             config = {**config, **marks, "added_tokens_decoder": table}
         listed = {token["content"] for token in config["added_tokens_decoder"].values()}
     except (ValueError, TypeError, AttributeError, KeyError) as error:
