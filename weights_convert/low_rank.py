@@ -108,7 +108,7 @@ def _strength_of(path, keys):
     beside the weights."""
     default, root = None, False
     beside = path.with_name(ADAPTER)
-    if any(key.startswith(PEFT) for key in keys):
+    if any(PEFT in key for key in keys) and not any(key.endswith(".alpha") for key in keys):
         if beside.is_file():
             default, root = _adapter(beside)
         else:
