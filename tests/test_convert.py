@@ -1169,8 +1169,8 @@ def test_words_that_cannot_be_added_are_refused(tmp_path):
     new = [(FIXTURES / "embedding.pt", None)]
     taken = [(FIXTURES / "embedding.pt", "<Toy>"), (FIXTURES / "embedding.bin", "<toy>_2")]
     refused(lambda: convert(MICRO, tmp_path / "out", embeddings=taken), "'<toy>_2'")
-    with pytest.warns(UserWarning, match="'photo' is an ordinary word"):
-        convert(MICRO, tmp_path / "photo", embeddings=[(FIXTURES / "embedding.bin", "Photo")])
+    with pytest.warns(UserWarning, match="'pears' is an ordinary word"):
+        convert(MICRO, tmp_path / "pears", embeddings=[(FIXTURES / "embedding.bin", "Pears")])
     refused(lambda: convert(MICRO, tmp_path / "out", to="mindspore-ckpt", embeddings=new), "words")
 
 
