@@ -226,6 +226,7 @@ class Model:
         graphs: {"text_encoder", "unet", "vae_encoder", "vae_decoder"} -> `Graph`.
         on_compile: None, or called with a text before a graph compiles and with "" after its first
             run.
+        before_run: None, or called with the name and the parameters of a graph before it runs.
     """
 
     def __init__(self, configs, tokenizer, params, dtype="fp32", kernels=None):
@@ -242,7 +243,7 @@ class Model:
             "vae_encoder": Graph(vae.encode, params["vae"], configs.vae, kernels),
             "vae_decoder": Graph(vae.decode, params["vae"], configs.vae, kernels),
         }
-        self.on_compile = None
+        self.on_compile = self.before_run = None
 
     @classmethod
     def load(cls, source=ORCHARD, dtype="fp32", kernels=None, on_component=None, variant=None):
@@ -290,6 +291,8 @@ class Model:
     def _run(self, name, *inputs):
         """Run a graph, announce its compilation, and refuse results that are not finite."""
         graph = self.graphs[name]
+        if self.before_run is not None:
+            self.before_run(name, graph.params)
         fresh = not graph.compiled_for(*inputs)
         if fresh and self.on_compile is not None:
             self.on_compile(f"compiling {name}")
