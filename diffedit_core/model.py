@@ -34,6 +34,7 @@ class Model:
         graphs: {"text_encoder", "unet", "vae_encoder", "vae_decoder"} -> `Graph`.
         on_compile: None, or called with a text before a graph compiles and with "" after its first
             run.
+        before_run: None, or called with the name and the parameters of a graph before it runs.
     """
 
     def __init__(self, configs, tokenizer, params, dtype="fp32", kernels=None, cells_at_once=None):
@@ -47,7 +48,7 @@ class Model:
             "vae_encoder": Graph(vae.encode, params["vae"], configs.vae, kernels),
             "vae_decoder": Graph(vae.decode, params["vae"], configs.vae, kernels),
         }
-        self.on_compile = None
+        self.on_compile = self.before_run = None
         self._compiled = set()  # (graph, signature of its inputs) that has run
 
     @classmethod
@@ -90,6 +91,8 @@ class Model:
     def _run(self, name, *inputs):
         """Run a graph, announce its compilation, and refuse results that are not finite."""
         graph, key = self.graphs[name], (name, signature(inputs))
+        if self.before_run is not None:
+            self.before_run(name, graph.params)
         fresh = key not in self._compiled
         if fresh and self.on_compile is not None:
             self.on_compile(f"compiling {name}")
