@@ -46,17 +46,29 @@ def find(source, half=False, revision=None, cache_dir=None, local_files_only=Fal
     if path.is_file():
         raise InputError(recognise.of_file(path))
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and not str(source).startswith("."):
-        place = {"revision": revision, "cache_dir": cache_dir}
-        return _fetch(str(source), half, place, local_files_only)
+
+        def wanted(names):
+            other = recognise.of_listing(source, names)
+            if other is not None:
+                raise InputError(other)
+            return needed_files(names, half, source)
+
+        return fetch(str(source), wanted, local_files_only, revision=revision, cache_dir=cache_dir)
     raise InputError(
         f"There is no model folder {source}: give an existing folder, or a repository id such as "
         "owner/name."
     )
 
 
-def _fetch(repository, half, place, local_files_only):
-    """Only the files that are needed: configs, tokenizer, and one set of safetensors for each
-    component."""
+def fetch(repository, wanted, local_files_only=False, **place):
+    """The local folder of a repository, with only the files that are wanted.
+
+    Args:
+        wanted: the names of all its files -> those to fetch.
+        place: revision, cache_dir, token, force_download, as the hub's own client has them.
+    Raises:
+        InputError: there is no such repository, or it cannot be had.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
     from huggingface_hub.errors import RevisionNotFoundError
@@ -64,12 +76,8 @@ def _fetch(repository, half, place, local_files_only):
     failure = "local_files_only"
     try:
         if not local_files_only:
-            names = within(HUB_SECONDS, lambda: _listing(repository, place["revision"]))
-            other = recognise.of_listing(repository, names)
-            if other is not None:
-                raise InputError(other)
-            wanted = needed_files(names, half, repository)
-            return Path(snapshot_download(repository, allow_patterns=wanted, **place))
+            names = within(HUB_SECONDS, lambda: _listing(repository, place))
+            return Path(snapshot_download(repository, allow_patterns=wanted(names), **place))
     except InputError:
         raise
     except (RepositoryNotFoundError, EntryNotFoundError, RevisionNotFoundError) as error:
@@ -80,6 +88,7 @@ def _fetch(repository, half, place, local_files_only):
     # no network, a proxy's answer, a time-out: each client has exceptions of its own
     except Exception as error:
         failure = f"the hub cannot be reached: {type(error).__name__}"
+    place.pop("force_download", None)
     with contextlib.suppress(Exception):
         return Path(snapshot_download(repository, local_files_only=True, **place))
     raise InputError(
@@ -88,11 +97,12 @@ def _fetch(repository, half, place, local_files_only):
     )
 
 
-def _listing(repository, revision):
+def _listing(repository, place):
     """The names of a repository's files: one request without the client's repetitions."""
     from huggingface_hub import HfApi
 
-    found = HfApi().model_info(repository, revision=revision, timeout=HUB_SECONDS)
+    options = {name: place.get(name) for name in ("revision", "token")}
+    found = HfApi().model_info(repository, timeout=HUB_SECONDS, **options)
     return [file.rfilename for file in found.siblings]
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from .errors import InputError
 from .foreign import shown
-from .model import Model, needed_files
+from .hub import fetch, needed_files
+from .model import Model
 from .pipeline_checks import check, warn
 
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "half": "fp16", "float": "fp32"}
@@ -115,7 +116,7 @@ def _source(name, subfolder, hub, wanted):
     given = {k: v for k, v in hub.items() if v is not None and v is not False}
     if not given or Path(name).expanduser().exists():
         return name  # the model finds it; a folder needs no options of the hub
-    return _fetch(str(name), _checked(hub), wanted)
+    return fetch(str(name), wanted, **_checked(hub))
 
 
 def _check_name(argument, name):
@@ -134,29 +135,6 @@ def _checked(hub):
     return {k: v for k, v in hub.items() if v is not None}
 
 
-def _fetch(repository, hub, wanted):
-    """The folder of a repository with the options `hub`: only the files that `wanted` chooses among
-    their names."""
-    import huggingface_hub
-
-    options = {k: v for k, v in hub.items() if k in ("revision", "token")}
-    try:
-        if hub.get("local_files_only"):
-            return Path(huggingface_hub.snapshot_download(repository, **hub))
-        names = huggingface_hub.HfApi().list_repo_files(repository, **options)
-        files = wanted(names)
-        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=files, **hub))
-    except InputError:
-        raise
-    except Exception as error:  # each way of not reaching the hub has an exception of its own
-        asked = ", ".join(f"{k}={v!r}" for k, v in hub.items() if k != "token")
-        raise InputError(
-            f"{repository} cannot be had from the hub with {asked or 'this token'} "
-            f"({type(error).__name__}): check the name and these arguments, or download the model "
-            "and give its folder."
-        ) from None
-
-
 def scheduler_file(name, subfolder, others):
     """The path of scheduler_config.json in a folder or in a repository of the hub."""
     hub = _sorted_out(others)
@@ -166,7 +144,7 @@ def scheduler_file(name, subfolder, others):
     below = Path(subfolder or ".") / "scheduler_config.json"
     folder = Path(name).expanduser()
     if not folder.is_dir() and str(name).count("/") == 1 and not str(name).startswith((".", "/")):
-        folder = _fetch(str(name), _checked(hub), lambda names: [below.as_posix()])
+        folder = fetch(str(name), lambda names: [below.as_posix()], **_checked(hub))
     if not (folder / below).is_file():
         remedy = "give a model's folder"
         if subfolder is None and (folder / "scheduler" / below).is_file():

@@ -11,12 +11,15 @@ import mindspore as ms
 import numpy as np
 from PIL import Image
 
-from . import diffedit as core
+from . import edit as stages
 from . import pipeline_checks as checks
 from . import pipeline_inputs as inputs
-from . import schedule
+from . import walk
 from .errors import InputError
 from .images import to_pil
+from .integrators import State
+from .options import RECIPES
+from .parts import Parts, Run
 from .pipeline_draws import DECODING, INVERSION, MASK, draws, rolls
 
 
@@ -40,17 +43,9 @@ def generate_mask(pipe, asked):
             checks.warn("Source and target prompt are the same: the mask is empty.")
             mask = np.zeros((batch, *latents.shape[3:]), np.int64)
         else:
-            found = core.find_masks(
-                pipe.model.predict,
-                pipe.scheduler.settings,
-                latents,
-                ms.Tensor(noise),
-                options,
-                source,
-                [target],
-                lambda done, *_: bar.update(done - bar.n),
-            )
-            mask = found[0][1].asnumpy().astype(np.int64)
+            run = _run(pipe, pipe.scheduler, options, _advancing(bar, options.map_batch))
+            noise_map = stages.maps(run, latents, ms.Tensor(noise), source, [target])[0]
+            mask = run.parts.to_mask(noise_map).asnumpy().astype(np.int64)
 
     if asked.output_type == "pil":
         return [Image.fromarray(np.uint8(255 * m)) for m in mask]
@@ -64,7 +59,7 @@ def _mask_options(asked, most):
     ratio = checks.number("mask_thresholding_ratio", asked.mask_thresholding_ratio)
     checks.check("mask_thresholding_ratio", ratio, ratio > 0, "a positive number")
     return dataclasses.replace(
-        core.RECIPES["diffusers"],
+        RECIPES["diffusers"],
         num_inference_steps=steps,
         encode_ratio=1.0,
         map_batch=checks.whole("map_batch", asked.map_batch),
@@ -80,34 +75,25 @@ def invert(pipe, asked, scheduler):
     prompt = _prompt(pipe, asked, "")
     options = _inversion_options(asked, len(scheduler))
     checks.output(asked.output_type, ("pil", "np"), asked.cross_attention_kwargs)
-    scale, decoded = checks.guidance(asked.guidance_scale), checks.flag(
-        "decode_latents", asked.decode_latents
-    )
+    scale = options.inversion_guidance_scale
+    decoded = checks.flag("decode_latents", asked.decode_latents)
     every = checks.callback(asked.callback, asked.callback_steps)
     checks.same_lengths(prompt, guided=scale > 1)
     pixels = _pixels(pipe, asked.image, prompt.count)
     draw = draws(asked.generator, INVERSION, (len(pixels), 1))
     scheduler.set_timesteps(options.num_inference_steps)
-    levels = schedule.levels(scheduler.settings, options.num_inference_steps)
-    kind = scheduler.settings.prediction_type
 
     with _working(pipe, "inversion", options.num_encode_steps) as bar:
         states = _states(pipe, prompt, scale > 1)
         latents = _latents(pipe, pixels, prompt.count, 1, draw)[:, 0]
         rolled = rolls(asked.generator, options, latents.shape) if options.num_reg_steps else None
-        trail = core.invert(
-            pipe.model.predict,
-            latents,
-            levels,
-            options.num_encode_steps,
-            *states,
-            guidance_scale=scale,
-            prediction_type=kind,
-            inversion_timestep=options.inversion_timestep,
-            on_step=_on_step(bar, asked.callback, every),
-            change=core.regulariser(options, levels, kind, rolled),
-        )
-        inverted = np.ascontiguousarray(trail.asnumpy()[:0:-1].swapaxes(0, 1))
+        run = _run(pipe, scheduler, options)
+        trail = []
+        for state in stages.trail(run, latents, *states, rolls=rolled):
+            if trail:
+                _tell(bar, asked, every, len(trail), run.levels.timesteps[len(trail)], state)
+            trail.append(state.latents.asnumpy())
+        inverted = np.ascontiguousarray(np.stack(trail[:0:-1]).swapaxes(0, 1))
         latents = ms.Tensor(inverted)
         rows = latents.reshape(-1, *latents.shape[2:])
         return latents, _decode(pipe, rows, asked.output_type) if decoded else None
@@ -119,9 +105,10 @@ def _inversion_options(asked, most):
     )
     largest = "0 or a positive number"
     return dataclasses.replace(
-        core.RECIPES["diffusers"],
+        RECIPES["diffusers"],
         num_inference_steps=steps,
         encode_ratio=share,
+        inversion_guidance_scale=checks.guidance(asked.guidance_scale),
         num_reg_steps=checks.whole("num_reg_steps", asked.num_reg_steps, 0),
         lambda_auto_corr=checks.number("lambda_auto_corr", asked.lambda_auto_corr, 0, 1e9, largest),
         lambda_kl=checks.number("lambda_kl", asked.lambda_kl, 0, 1e9, largest),
@@ -136,10 +123,11 @@ def edit(pipe, asked):
         "inpaint_strength", asked.inpaint_strength, asked.num_inference_steps, len(pipe.scheduler)
     )
     options = dataclasses.replace(
-        core.RECIPES["diffusers"], num_inference_steps=number, encode_ratio=share
+        RECIPES["diffusers"], num_inference_steps=number, encode_ratio=share
     )
     checks.output(asked.output_type, ("pil", "np", "latent"), asked.cross_attention_kwargs)
     scale, every, skip = _edit_settings(pipe, asked)
+    options = options.replace(guidance_scale=scale)
     eta = checks.number("eta", asked.eta, 0, 1, "a number from 0 to 1")
     checks.same_lengths(prompt, guided=scale > 1)
     batch, steps = prompt.count, options.num_encode_steps
@@ -150,26 +138,24 @@ def edit(pipe, asked):
     mask = inputs.mask_cells(asked.mask_image, batch, trail.shape[3:], pipe.vae_scale_factor)
     draw = draws(asked.generator, DECODING, (batch, count))
     pipe.scheduler.set_timesteps(number)
-    settings = pipe.scheduler.settings
 
     with _working(pipe, "decoding", steps) as bar:
         states = _states(pipe, prompt, scale > 1, batch, skip)
         trail = np.concatenate((trail[:1], trail))  # level 0, which this recipe does not look at
         shape = trail.shape[2:]
-        noise = np.stack([draw((batch, count), shape) for _ in range(steps)]) if eta else None
-        edited = core.decode(
-            pipe.model.predict,
-            ms.Tensor(trail.repeat(count, 1)),
-            ms.Tensor(mask.repeat(count, 0)),
-            schedule.levels(settings, number),
-            *(None if s is None else core.repeat(s, count) for s in states),
-            guidance_scale=scale,
-            prediction_type=settings.prediction_type,
-            blend_level=options.blend_level,
-            eta=eta,
-            noise=None if noise is None else ms.Tensor(noise.reshape(steps, -1, *shape)),
-            on_step=_on_step(bar, asked.callback, every),
-        )
+        step = None
+        if eta:
+            noise = np.stack([draw((batch, count), shape) for _ in range(steps)])
+            noise = ms.Tensor(noise.reshape(steps, -1, *shape))
+            step = walk.stochastic_ddim(eta, noise, steps)
+        run = _run(pipe, pipe.scheduler, options)
+        states, negative = (None if s is None else walk.repeat(s, count) for s in states)
+        mask = ms.Tensor(mask.repeat(count, 0))
+        held = [State(ms.Tensor(x)) for x in trail.repeat(count, 1)]
+        for done, state in enumerate(stages.decode(run, states, held, mask, negative, step)):
+            if done:
+                _tell(bar, asked, every, done, run.levels.timesteps[steps - done + 1], state)
+        edited = state.latents
         latent = asked.output_type == "latent"
         return edited if latent else _decode(pipe, edited, asked.output_type)
 
@@ -194,7 +180,7 @@ def encode_prompt(pipe, asked):
     count = checks.whole("num_images_per_prompt", asked.num_images_per_prompt)
     guided = checks.flag("do_classifier_free_guidance", asked.do_classifier_free_guidance)
     states = _states(pipe, prompt, guided, skip=skip)
-    return tuple(None if s is None else core.repeat(s, count) for s in states)
+    return tuple(None if s is None else walk.repeat(s, count) for s in states)
 
 
 def _clip_skip(pipe, skip):
@@ -215,13 +201,28 @@ def _working(pipe, phase, total):
             pipe.model.on_compile = before
 
 
-def _on_step(bar, callback, every):
-    def on_step(done, timestep, latents):
-        bar.update()
-        if callback is not None and (done - 1) % every == 0:
-            callback(done - 1, timestep, latents)
+def _run(pipe, scheduler, options, watch=None):
+    """The core's `Run` with a scheduler's levels."""
+    run = Run(pipe.model.predict, scheduler.settings, options, Parts.of(options))
+    return run if watch is None else run._replace(watch=watch)
 
-    return on_step
+
+def _advancing(bar, each):
+    """A `watch` that advances the bar by so many for each item."""
+
+    def watch(phase, total, iterable):
+        for item in iterable:
+            yield item
+            bar.update(min(each, bar.total - bar.n))
+
+    return watch
+
+
+def _tell(bar, asked, every, done, timestep, state):
+    """Advance the bar after a step, and call back."""
+    bar.update()
+    if asked.callback is not None and (done - 1) % every == 0:
+        asked.callback(done - 1, int(timestep), state.latents)
 
 
 def _prompt(pipe, asked, prefix):
@@ -238,7 +239,7 @@ def _states(pipe, prompt, guided, batch=None, skip=0):
     def states(text, given, skip):
         found = pipe.embed_prompts(text or "", clip_skip=skip) if given is None else given
         found = found if isinstance(found, ms.Tensor) else ms.Tensor(found)
-        return found if found.shape[0] == batch else core.repeat(found, batch)
+        return found if found.shape[0] == batch else walk.repeat(found, batch)
 
     own = states(prompt.text, prompt.states, skip)
     return own, states(prompt.negative, prompt.negative_states, 0) if guided else None
@@ -263,11 +264,11 @@ def _latents(pipe, pixels, batch, copies, draw):
     """Clean latents [B,copies,C,h,w], each drawn anew from its picture's posterior; one picture
     serves all prompts."""
     if pixels.shape[1] != 3:
-        latents = core.repeat(ms.Tensor(pixels), copies)
+        latents = walk.repeat(ms.Tensor(pixels), copies)
     else:
         moments = pipe.model.encode_image(pixels, pipe.tiling)
         noise = draw((len(pixels), copies), moments[0].shape[1:])
-        moments = [core.repeat(m, copies) for m in moments]
+        moments = [walk.repeat(m, copies) for m in moments]
         latents = pipe.model.latents(moments, noise.reshape(-1, *noise.shape[2:]))
     repeated = ms.ops.concat([latents] * (batch // len(pixels)))
     return repeated.reshape(batch, copies, *latents.shape[1:])

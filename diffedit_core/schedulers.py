@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from . import schedule
-from .config import SchedulerConfig, read_json
+from .config import SchedulerConfig
 from .errors import InputError
 from .foreign import like, plain, shown, to_numpy
 from .pipeline_checks import check, flag, number, whole
 from .pipeline_draws import SCHEDULER, stream
+from .settings import read_json
 from .pipeline_loading import scheduler_file
 
 

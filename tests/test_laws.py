@@ -22,7 +22,7 @@ from hypothesis import Phase, given, settings
 
 from diffedit_core import schedule
 from diffedit_core.integrators import INTEGRATORS, State
-#from diffedit_core.pipeline import DDIMInverseScheduler, DDIMScheduler
+from diffedit_core.pipeline import DDIMInverseScheduler, DDIMScheduler
 
 from . import laws, strategies
 
