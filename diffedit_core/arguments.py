@@ -8,7 +8,6 @@ import argparse
 
 from .options import DECLARED, RECIPES, Options, stages_of
 
-FEATHER = 4  # pixels
 MASK_STAGES = ("encode", "maps", "mask")  # those that `diffedit mask` runs
 TITLES = {
     "encode": "the picture's latents",
@@ -16,6 +15,7 @@ TITLES = {
     "mask": "where to edit: from a map to a mask",
     "trail": "the inversion",
     "decode": "the decoding",
+    "picture": "the picture that comes back",
 }
 METAVARS = {int: "N", float: "X"}
 NONE = argparse.SUPPRESS  # a default that says: as the recipe has it
@@ -80,7 +80,8 @@ def add_options(command, stages):
         elif declared.check.choices is not None:
             shown["choices"] = tuple(declared.check.choices)
             if isinstance(declared.check.choices, dict):
-                rows = [f"{key}: {row.summary}" for key, row in declared.check.choices.items()]
+                rows = declared.check.choices.items()
+                rows = [f"{key}: {getattr(row, 'summary', row)}" for key, row in rows]
                 shown["help"] += "; " + "; ".join(rows)
         else:
             shown |= {"type": kind, "metavar": METAVARS[kind]}
@@ -174,12 +175,4 @@ def add_edit(command):
         default=NONE,
         metavar="FILE",
         help="edit here: any size, grey values mix; no mask is looked for",
-    )
-    add("--paste-background", action="store_true", help="the source's own pixels outside the mask")
-    add(
-        "--feather",
-        type=int,
-        default=NONE,
-        metavar="PX",
-        help=f"width of --paste-background's transition (default: {FEATHER})",
     )

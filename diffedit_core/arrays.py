@@ -124,31 +124,14 @@ def mask_to_latents(mask, picture_size, padded, factor=8):
     return resize_mask(_pad_edges(mask, padded), grid)
 
 
-def paste_background(source, result, mask, feather=4):
-    """`source + w (result - source)`, `w = mean_k erode^k(mask), k = 0..feather`: a linear ramp
-    inside the mask's edge.
-
-    At the picture's border the mask counts as going on, so that no seam shows there.
-    Args: source, result: PIL images of one size; mask: [H,W] in [0,1]; feather: px, 0 for none.
-    Returns: PIL image, RGB.
-    Raises: InputError: different sizes, or a negative feather.
-    Law: where mask == 0 the output is the source bit for bit.
-    """
-    if not source.size == result.size == mask.shape[::-1]:
-        raise InputError(
-            f"source {source.size}, result {result.size} and mask {mask.shape[::-1]} must have "
-            "one size."
-        )
-    if feather < 0:
-        raise InputError(f"feather is {feather}: give 0 or more pixels.")
-    layer = total = np.asarray(mask, np.float32)
-    for _ in range(feather):
-        layer = erode(layer)
-        total = total + layer
-    before, after = (np.asarray(picture.convert("RGB"), np.float32) for picture in (source, result))
-    return Image.fromarray(
-        round_half_up(before + total[..., None] / (feather + 1) * (after - before))
-    )
+def resized(image, size):
+    """Lanczos, in float: [B,C,H,W] -> float32 [B,C,*size]; a constant stays to rounding."""
+    planes = np.asarray(image, np.float32).reshape(-1, *image.shape[-2:])
+    bigger = [
+        Image.fromarray(plane).resize(size[::-1], resample=Image.Resampling.LANCZOS)
+        for plane in planes
+    ]
+    return np.stack([np.asarray(b) for b in bigger]).reshape(*image.shape[:2], *size)
 
 
 def erode(mask):

@@ -157,9 +157,6 @@ def prepare(arguments, configs):
     check_effect(arguments, options)
     if arguments.seed < 0:
         raise InputError(f"--seed is {arguments.seed}: it has to be 0 or more.")
-    feather = given(arguments, "feather")
-    if feather is not None and feather < 0:
-        raise InputError(f"--feather is {feather}: it has to be 0 or more pixels.")
 
     picture = images.load_image(arguments.image)
     limit = given(arguments, "size")
@@ -179,6 +176,7 @@ def prepare(arguments, configs):
     return Job(picture, image, size, mask, options, shape, prompts)
 
 
+NEUTRAL = (0, "decoded")  # values of an option with which those that need it change nothing
 NEGATIVES = ("negative", "mask_negative", "inversion_negative")
 
 
@@ -194,7 +192,7 @@ def check_effect(arguments, options):
     for name, declared in DECLARED.items():
         if declared.unless and getattr(options, declared.unless):
             refuse(name, f"with a {flag(declared.unless)}")
-        if declared.needs and not getattr(options, declared.needs):
+        if declared.needs and getattr(options, declared.needs) in NEUTRAL:
             refuse(name, f"without --{flag(declared.needs)}")
         stages = set(stages_of(name, options))
         if arguments.command == "mask" and not stages & set(MASK_STAGES):
@@ -203,8 +201,6 @@ def check_effect(arguments, options):
             refuse(name, "with --mask, which is used instead of a mask that is looked for")
 
     if arguments.command == "edit":
-        if not arguments.paste_background:
-            refuse("feather", "without --paste-background")
         if options.guidance_scale == 1:
             refuse("negative", "without guidance")
         if options.inversion_guidance_scale == 1:

@@ -9,7 +9,6 @@ stages are made of are in parts.py.
 
 import functools
 import hashlib
-from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
@@ -20,6 +19,7 @@ from . import notices, regularise, schedule, walk
 from .integrators import INTEGRATORS
 from .parts import Parts, Run, compute, everywhere, unwatched
 from .prompts import Prompts, text_states
+from .results import edited, unedited
 
 
 def encode(model, image, run, draws, tiling=None):
@@ -169,18 +169,6 @@ def decode(run, states, trail, mask, negative=None, step=None):
 # --- the whole edit -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Edit:
-    """What `edit` found for one target: every array of the run, as numpy."""
-
-    noise_map: np.ndarray  # [B,h,w] before the clamp; None with a given mask
-    mask: np.ndarray  # [B,h,w] in [0,1]
-    inverted_latents: np.ndarray  # [K+1,B,C,h,w], index 0 clean; None where nothing was edited
-    decoded_latents: np.ndarray  # [B,C,h,w]; None where nothing was edited
-    image: np.ndarray  # [B,3,H,W] float32; the input itself in rows with an empty mask
-    unchanged: bool  # every mask is empty, so the input is returned
-
-
 def edit(
     model,
     image,
@@ -212,8 +200,8 @@ def edit(
         parts: `Parts`; by default those that the options name.
         keep, watch: as in `parts.Run`.
     Returns:
-        A list of `Edit`, one for each target. Where the prompts are the same, or no cell differs,
-        the mask is empty and the edit is the input, with a warning.
+        A list of `results.Edit`, one for each target. Where prompts are the same, or no cell
+        differs, the mask is empty and the edit is the input, with a warning.
     Source: DiffEdit, section 3.2.
     """
     prompts = Prompts.of(source, targets, negative, mask_negative, inversion_negative)
@@ -229,14 +217,17 @@ def edit(
     chosen = [t for t, (_, cells) in found.items() if not only_mask and cells.asnumpy().any()]
     states = _states(run, latents, draws, text, prompts) if chosen else None
 
-    edits = {}
+    edits, roundtrip = {}, functools.lru_cache(lambda: model.decode_latents(latents, tiling))
     for target, (noise_map, cells) in found.items():
         arrays = None if noise_map is None else noise_map.asnumpy(), cells.asnumpy()
         if target in chosen:
             decoded = _decoded(run, states, cells, text, prompts, target)
-            edits[target] = _edited(model, image, *arrays, states, decoded, tiling)
+            pixels = model.decode_latents(decoded, tiling)
+            edits[target] = edited(
+                options, image, *arrays, states, decoded.asnumpy(), pixels, roundtrip
+            )
         else:
-            edits[target] = Edit(*arrays, None, None, image, not arrays[1].any())
+            edits[target] = unedited(image, *arrays)
             if not only_mask:
                 notices.empty_mask(prompts.source, target, given=mask is not None)
     return [edits[target] for target in prompts.targets]
@@ -289,12 +280,3 @@ def _decoded(run, states, cells, text, prompts, target):
         return state.latents
 
     return run.keep("decode", run.key("decode", *parts, digest, target, *prompts), decoded)
-
-
-def _edited(model, image, noise_map, mask, states, decoded, tiling):
-    """The `Edit` of decoded latents."""
-    pixels = model.decode_latents(decoded, tiling)
-    empty = ~mask.any((1, 2))
-    pixels[empty] = image[empty]
-    inverted = np.stack([state.latents.asnumpy() for state in states])
-    return Edit(noise_map, mask, inverted, decoded.asnumpy(), pixels, False)

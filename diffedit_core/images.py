@@ -6,8 +6,9 @@ from .arrays import (  # noqa: F401
     mask_to_latents,
     mask_to_pixels,
     pad_to_multiple,
-    paste_background,
     resize_mask,
+    resized,
+    round_half_up,
     to_array,
     to_pil,
 )

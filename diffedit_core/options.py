@@ -9,6 +9,7 @@ import dataclasses
 import numbers
 from dataclasses import dataclass
 
+from .background import KINDS
 from .declare import AT_LEAST_0, BELOW_1, POSITIVE, QUANTILE, SHARE, flag, number, one_of, option
 from .declare import whole
 from .errors import InputError
@@ -21,6 +22,7 @@ STAGES = {
     "mask": ("maps",),
     "trail": ("encode",),
     "decode": ("mask", "trail"),
+    "picture": ("decode",),
 }
 
 
@@ -145,6 +147,17 @@ class Options:
         "noise level of the background: the edit's, or one above",
     )
 
+    # picture
+    background: str = option(
+        "restored", one_of(KINDS), "picture", "what comes back outside the mask"
+    )
+    grow: int = option(
+        4, whole(0), "picture", "pixels by which the mask grows for that", needs="background"
+    )
+    feather: int = option(
+        4, whole(0), "picture", "pixels over which the grown mask falls off", needs="background"
+    )
+
     def __post_init__(self):
         for name, declared in DECLARED.items():
             value = getattr(self, name)
@@ -245,5 +258,6 @@ RECIPES = {
         clamp_over="batch",
         blend_level="noisier",
         round_steps="down",
+        background="decoded",
     ),
 }

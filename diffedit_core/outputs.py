@@ -4,7 +4,7 @@ all."""
 import os
 from pathlib import Path
 
-from .arguments import FEATHER, given
+from .arguments import given
 from .errors import InputError
 
 # MindSpore is imported inside the functions, as in cli.py.
@@ -77,19 +77,7 @@ def write(arguments, job, target, edit, files, factor):
     picture, (height, width) = job.picture, job.size
     final = (picture.size[1], picture.size[0])
     cells = images.resize_mask(images.mask_to_pixels(edit.mask[0], (height, width), factor), final)
-    result = picture
-    if not edit.unchanged and edit.decoded_latents is not None:
-        result = images.to_pil(images.crop(edit.image, job.size))[0]
-        result = (
-            result
-            if result.size == picture.size
-            else result.resize(picture.size, resample=Image.Resampling.LANCZOS)
-        )
-        if getattr(arguments, "paste_background", False):
-            feather = given(arguments, "feather")
-            result = images.paste_background(
-                picture, result, cells, FEATHER if feather is None else feather
-            )
+    result = finished(job, edit)
     shown = {"out": lambda: result, "mask": lambda: _grey(cells)}
     heat = None
     if edit.noise_map is not None:
@@ -106,8 +94,38 @@ def write(arguments, job, target, edit, files, factor):
         images.save_atomically(path, shown[kind]())
 
 
-def _grey(mask):
+def finished(job, edit):
+    """The edited picture as PIL image of the input's size.
+
+    Where the edit was worked on at another size, the background is finished at the input's: what is
+    far from the mask are the input's own pixels.
+    """
     import numpy as np
+
+    from . import background, images, results
+
+    if edit.unchanged or edit.decoded_latents is None:
+        return job.picture
+    final = job.picture.size[::-1]
+    if final == job.size:
+        return images.to_pil(images.crop(edit.image, job.size))[0]
+
+    def enlarged(pixels):
+        return images.resized(images.crop(pixels, job.size), final)
+
+    w = enlarged(results.pixel_weight(job.options, edit.mask, job.image.shape))
+    source = images.to_array([job.picture])
+    roundtrip = None if edit.roundtrip is None else enlarged(edit.roundtrip)
+    kind = job.options.background
+    if roundtrip is None and kind == "restored":
+        kind = "decoded"  # the mask is everywhere
+    pixels = background.finished(kind, enlarged(edit.decoded), source, roundtrip, np.clip(w, 0, 1))
+    return images.to_pil(pixels)[0]
+
+
+def _grey(mask):
     from PIL import Image
 
-    return Image.fromarray(np.floor(mask * 255 + 0.5).astype(np.uint8))
+    from . import images
+
+    return Image.fromarray(images.round_half_up(mask * 255))

@@ -53,6 +53,8 @@ def _arrays(edit, first):
         "noise_map": edit.noise_map,
         "mask": edit.mask,
         "decoded_latents": edit.decoded_latents,
+        "decoded": edit.decoded,
+        "roundtrip": edit.roundtrip,
         "image": edit.image,
         "latents": None if inverted is None else inverted[0],
         "inverted_latents": None if inverted is None else inverted[first:],

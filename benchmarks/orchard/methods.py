@@ -15,6 +15,7 @@ from diffedit_core.model import COMPONENTS
 from diffedit_core.options import RECIPES
 from diffedit_core.parts import Parts, compute, everywhere, noised
 from diffedit_core.prompts import text_states
+from diffedit_core.results import Edit
 
 from . import data, world
 
@@ -36,10 +37,12 @@ class Outcome(NamedTuple):
     images: np.ndarray  # [B,3,H,W]
     masks: np.ndarray  # [B,h,w], or None without one
     noise_maps: np.ndarray  # [B,h,w], or None
+    edit: Edit = None  # all arrays of the run
 
 
 class Method(NamedTuple):
-    """A recipe, the parts that are replaced, and what the decoding guides away from."""
+    """A recipe, the parts that are replaced, and what the decoding guides away from. The picture
+    is as the autoencoder decodes it, so that methods are compared and not backgrounds."""
 
     recipe: str = "paper"
     parts: dict = {}
@@ -69,7 +72,7 @@ def run(name, model, changes, batch, keep=compute, only_mask=False):
     method, images = METHODS[name], np.stack([case.source for case in batch])
     if method is None:
         return Outcome(images, None, None)
-    options = RECIPES[method.recipe].replace(**changes)
+    options = RECIPES[method.recipe].replace(**{"background": "decoded", **changes})
     if options.clamp_over == "batch":  # in the public pipeline each picture would be a batch
         options = options.replace(clamp_over="image")
     parts = Parts.of(options)._replace(**method.parts)
@@ -87,7 +90,7 @@ def run(name, model, changes, batch, keep=compute, only_mask=False):
         keep=keep,
     )[0]
     masked = parts.to_mask is not everywhere
-    return Outcome(found.image, found.mask if masked else None, found.noise_map)
+    return Outcome(found.image, found.mask if masked else None, found.noise_map, found)
 
 
 def latent_shape(model, shape):

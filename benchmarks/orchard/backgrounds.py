@@ -1,0 +1,137 @@
+"""What should come back outside the mask? Ways to finish one edit, on scenes with a known answer.
+
+    python -m benchmarks.orchard.backgrounds --work W                     validation: what to choose
+    python -m benchmarks.orchard.backgrounds --work W --split test --edits 201 --chosen
+
+Each scene is edited once; its arrays stay in the folder W, so that a run can be stopped and
+continued, and another way costs nothing. Remnants is the share of clearly changed pixels that end
+nearer to the source than to the truth (`measures.remnants`).
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from diffedit_core import background
+from diffedit_core.model import ORCHARD, Model
+from diffedit_core.options import RECIPES, Options
+from diffedit_core.results import pixel_weight
+
+from . import classifier as judges, measures, methods, world
+from .evaluate import frechet, interval
+
+BATCH = 10  # edits at once
+PIXELS = (0, 4, 8)  # of growth and of feather, tried on validation scenes
+COLUMNS = {
+    "outside true mask, dB": "background psnr",
+    "outside predicted mask, dB": "outside psnr",
+    "slope error outside": "background slope error",
+    "remnants": "remnants",
+    "fruit and container right": "recognised",
+    "container and background right": "rest unchanged",
+}
+
+
+def ways(chosen):
+    """{name: (kind, grow, feather)}."""
+    if chosen:
+        default = Options()
+        return {kind: (kind, default.grow, default.feather) for kind in background.KINDS}
+    found = {"decoded": ("decoded", 0, 0)}
+    for kind in ("pasted", "restored"):
+        for grow in PIXELS:
+            for feather in PIXELS:
+                found[f"{kind}, grow {grow}, feather {feather}"] = (kind, grow, feather)
+    return found
+
+
+def edits(arguments, cases):
+    """{"decoded", "roundtrip" [N,3,H,W], "mask" [N,h,w]} of the cases, in the order of the cases."""
+    model, parts = None, []
+    for start in tqdm(range(0, len(cases), BATCH), desc="edits", disable=None):
+        name = f"{arguments.split}-{arguments.recipe}-{start}"
+        file = arguments.work / f"{name}-{methods.model_name(arguments.model)}.npz"
+        if not file.exists():
+            model = model or Model.load(arguments.model)
+            batch = cases[start : start + BATCH]
+            changes = {**_of(RECIPES[arguments.recipe]), "background": "restored"}
+            found = methods.run("DiffEdit", model, changes, batch).edit
+            arrays = {n: getattr(found, n) for n in ("decoded", "roundtrip", "mask")}
+            whole = file.with_name("part.npz")
+            np.savez(whole, **arrays)
+            whole.replace(file)
+        parts.append(np.load(file))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0].files}
+
+
+def _of(options):
+    names = ("mask_smoothing", "mask_clamp_quantile", "mask_threshold")
+    return {name: getattr(options, name) for name in names}
+
+
+def judge(case, image, mask, found):
+    """All numbers of one finished edit."""
+    wanted, heads = judges.classes(case.edited), list(judges.HEADS)
+    right = dict(zip(heads, found == wanted))
+    beside = ~mask.repeat(len(case.mask) // len(mask), 0).repeat(len(case.mask) // len(mask), 1)
+    return {
+        "background psnr": measures.psnr(image, case.source, ~case.mask),
+        "outside psnr": measures.psnr(image, case.source, beside),
+        "background slope error": measures.slope_error(image, case.source, ~case.mask),
+        "remnants": measures.remnants(image, case.source, case.truth, case.mask),
+        "recognised": bool(right["fruit"] and right["container"]),
+        "rest unchanged": bool(right["container"] and right["background"]),
+    }
+
+
+def finished(way, arrays, sources):
+    """The pictures [N,3,H,W] of a way."""
+    kind, grow, feather = way
+    options = Options(background=kind, grow=grow, feather=feather)
+    w = pixel_weight(options, arrays["mask"], sources.shape)
+    pixels = background.finished(kind, arrays["decoded"], sources, arrays["roundtrip"], w)
+    return np.clip(pixels, -1, 1)
+
+
+def lines(cases, arrays, chosen):
+    """Lines of the Markdown table."""
+    judge_of = judges.Classifier.load(judges.TRAINED)
+    sources, truths = (np.stack([getattr(c, n) for c in cases]) for n in ("source", "truth"))
+    true_features = judge_of(truths)[0]
+    yield f"| n = {len(cases)} | {' | '.join(COLUMNS)} | CSFID |"
+    yield "|---" * (len(COLUMNS) + 2) + "|"
+    for name, way in ways(chosen).items():
+        images = finished(way, arrays, sources)
+        features, classes = judge_of(images)
+        rows = [judge(*row) for row in zip(cases, images, arrays["mask"] > 0.5, classes)]
+        cells = [shown([row[key] for row in rows]) for key in COLUMNS.values()]
+        yield f"| {name} | {' | '.join(cells)} | {frechet(features, true_features):.1f} |"
+
+
+def shown(values):
+    """Mean [low, high] at 95 %."""
+    mean, low, high = interval(values)
+    digits = 2 if abs(mean) > 2 else 3
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder of the edits' arrays")
+    parser.add_argument("--model", default=ORCHARD)
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--edits", type=int, default=30)
+    parser.add_argument("--recipe", choices=("paper", "smooth"), default="paper")
+    parser.add_argument("--chosen", action="store_true", help="only the default growth and feather")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    cases = methods.cases(arguments.edits, arguments.split, world.EDITS)
+    print("\n".join(lines(cases, edits(arguments, cases), arguments.chosen)))
+
+
+if __name__ == "__main__":
+    main()
