@@ -39,7 +39,7 @@ def edited(options, image, noise_map, mask, states, latents, pixels, roundtrip):
         roundtrip: function that gives the source encoded and decoded [B,3,H,W]; it is called if the
             background needs it.
     """
-    inverted = np.stack([state.latents.asnumpy() for state in states])
+    inverted = [state.latents.asnumpy() for state in states]
     w = pixel_weight(options, mask, image.shape)
     lost = roundtrip() if options.background == "restored" and (w < 1).any() else None
     if lost is None and options.background == "restored":
@@ -48,7 +48,7 @@ def edited(options, image, noise_map, mask, states, latents, pixels, roundtrip):
         finished = background.finished(options.background, pixels, image, lost, w)
     empty = ~mask.any((1, 2))
     finished = np.where(empty[:, None, None, None], image, finished)
-    return Edit(noise_map, mask, inverted, latents, pixels, lost, finished, False)
+    return Edit(noise_map, mask, np.array(inverted), latents, pixels, lost, finished, False)
 
 
 def pixel_weight(options, mask, shape):

@@ -48,7 +48,7 @@ def ways(chosen):
 
 
 def edits(arguments, cases):
-    """{"decoded", "roundtrip" [N,3,H,W], "mask" [N,h,w]} of the cases, in the order of the cases."""
+    """{"decoded", "roundtrip" [N,3,H,W], "mask" [N,h,w]} of the cases, in their order."""
     model, parts = None, []
     for start in tqdm(range(0, len(cases), BATCH), desc="edits", disable=None):
         name = f"{arguments.split}-{arguments.recipe}-{start}"
