@@ -18,7 +18,6 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
-from diffedit_core import kernels
 from diffedit_core.model import Model
 
 from .timing import alternate, peak_memory, summary
@@ -74,14 +73,13 @@ def main():
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument(
-        "--whole", action="store_true", help="the batch at once, however large (kernels.CELLS)"
+        "--whole", action="store_true", help="the batch at once, however large (cells_at_once=0)"
     )
     parser.add_argument("--pytorch", metavar="PYTHON")
     arguments = parser.parse_args()
-    if arguments.whole:
-        kernels.CELLS.clear()
 
-    rng, model = np.random.default_rng(0), Model.load(arguments.model)
+    rng = np.random.default_rng(0)
+    model = Model.load(arguments.model, cells_at_once=0 if arguments.whole else None)
     shapes = {
         "latents": (arguments.batch, model.configs.latent_channels, arguments.size, arguments.size),
         "states": (arguments.batch, 77, model.configs.text.hidden_size),

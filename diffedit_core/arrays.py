@@ -101,8 +101,7 @@ def mask_to_pixels(mask, size, factor=8):
     if blocks.shape[0] < size[0] or blocks.shape[1] < size[1]:
         raise InputError(
             f"a latent mask {list(mask.shape)} covers {list(blocks.shape)} pixels, not "
-            f"{list(size)}: "
-            "give the size of the picture that it was made for."
+            f"{list(size)}: give the size of the picture that it was made for."
         )
     return crop(blocks, size)
 

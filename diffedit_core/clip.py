@@ -11,10 +11,11 @@ from . import params as P
 def specs(config):
     """Leaves of the text encoder for a `TextConfig`."""
     width = config.hidden_size
+    attention = {
+        name: P.linear(width, width) for name in ("k_proj", "v_proj", "q_proj", "out_proj")
+    }
     layer = {
-        "self_attn": {
-            name: P.linear(width, width) for name in ("k_proj", "v_proj", "q_proj", "out_proj")
-        },
+        "self_attn": attention,
         "layer_norm1": P.norm(width),
         "mlp": {
             "fc1": P.linear(width, config.intermediate_size),
@@ -58,11 +59,8 @@ def apply(params, ids, config, kernels):
         ]
         attended = K.attention(query, key, value, config.num_attention_heads, kernels, causal=True)
         h = h + K.linear(layer["self_attn"]["out_proj"], attended, kernels)
-        n = K.linear(
-            layer["mlp"]["fc1"],
-            K.layer_norm(layer["layer_norm2"], h, config.layer_norm_eps, kernels),
-            kernels,
-        )
+        n = K.layer_norm(layer["layer_norm2"], h, config.layer_norm_eps, kernels)
+        n = K.linear(layer["mlp"]["fc1"], n, kernels)
         n = K.gelu(n, kernels) if config.hidden_act == "gelu" else K.quick_gelu(n, kernels)
         h = h + K.linear(layer["mlp"]["fc2"], n, kernels)
     return K.layer_norm(params["text_model.final_layer_norm"], h, config.layer_norm_eps, kernels)

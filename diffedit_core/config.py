@@ -58,15 +58,12 @@ class TextConfig:
 # generate.
 _TRANSFORMERS_DEFAULTS = frozenset(
     "_commit_hash add_cross_attention bad_words_ids begin_suppress_tokens chunk_size_feed_forward "
-    "cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample early_stopping "
-    "encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task "
-    "forced_bos_token_id "
-    "forced_eos_token_id id2label label2id length_penalty max_length min_length "
-    "no_repeat_ngram_size num_beam_groups "
-    "num_beams num_return_sequences output_scores prefix problem_type pruned_heads "
-    "remove_invalid_values "
-    "repetition_penalty return_dict_in_generate sep_token_id suppress_tokens task_specific_params "
-    "temperature "
+    "cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample "
+    "early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task "
+    "forced_bos_token_id forced_eos_token_id id2label label2id length_penalty max_length "
+    "min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores "
+    "prefix problem_type pruned_heads remove_invalid_values repetition_penalty "
+    "return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature "
     "tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p typical_p use_bfloat16".split()
 )
 

@@ -20,8 +20,8 @@ class Graph(nn.Cell):
         function: pure function of (params, *inputs, *static), written in what graph mode can
             compile.
         params: tree with `mindspore.Parameter` leaves.
-        static: hashable values that the graph is specialised to (a config, the name of the
-            kernels).
+        static: values that the graph is specialised to, such as a config; of a model's function
+            the last is its kernels, a name or a table.
     """
 
     def __init__(self, function, params, *static):
@@ -31,14 +31,16 @@ class Graph(nn.Cell):
         self.params = params
         self.function = function
         self.static = static
-        self.shapes = set()
 
     def construct(self, *inputs):
         return self.function(self.params, *inputs, *self.static)
 
-    def compiled_for(self, *inputs):
-        """Whether these inputs run at once, without compiling first; remembers them as seen."""
-        key = tuple((tuple(x.shape), str(x.dtype)) for x in inputs)
-        known = key in self.shapes
-        self.shapes.add(key)
-        return known
+    def eagerly(self, kernels, *inputs):
+        """The function operation by operation, with other kernels than the graph's (see
+        `trace`)."""
+        return self.function(self.params, *inputs, *self.static[:-1], kernels)
+
+
+def signature(inputs):
+    """What a graph is compiled for: the same for inputs that one compilation serves."""
+    return tuple((tuple(x.shape), str(x.dtype)) for x in inputs)

@@ -222,6 +222,7 @@ class Integrator(NamedTuple):
     up, down: step functions towards the noise and towards the picture.
     evaluations: function of the number of steps K -> (up, down), calls of `denoise` for K steps up
         from the picture and as many down again.
+    order: the error of K steps against the ODE falls as K^-order.
     exact: down undoes up, whatever the model says. Its equations then name the levels at which the
         model is asked, and its predictions must be the same in both directions: the options
         `inversion_timestep` and `num_reg_steps` are of those that are not exact.
@@ -235,6 +236,7 @@ class Integrator(NamedTuple):
     down: Callable
     summary: str
     evaluations: Callable = lambda steps: (steps, steps)
+    order: int = 1
     exact: bool = False
     needs_signal: bool = False
     least_steps: int = 1
@@ -264,7 +266,7 @@ ITERATED = {
 
 INTEGRATORS = {
     "ddim": Integrator(ddim, ddim, "Euler's method, as in the paper"),
-    "dpmpp_2m": Integrator(dpmpp_2m, dpmpp_2m, "DPM-Solver++ (2M), of second order"),
+    "dpmpp_2m": Integrator(dpmpp_2m, dpmpp_2m, "DPM-Solver++ (2M), of second order", order=2),
     "edict": Integrator(
         edict,
         edict,
@@ -279,6 +281,7 @@ INTEGRATORS = {
         "exact, by a two-step rule, for little guidance",
         lambda k: (k, k - 1),
         **EXACT,
+        order=2,
         least_steps=2,
     ),
     "fixed_point": Integrator(fixed_point, ddim, "DDIM, inverted exactly by iteration", **ITERATED),

@@ -9,6 +9,15 @@ from mindspore import Tensor, ops
 from . import kernels as K
 from . import params as P
 
+# No config has these: every Stable Diffusion was trained with them.
+TRANSFORMER_EPS = 1e-6  # of the group norm in front of a transformer
+LAYER_NORM_EPS = 1e-5  # of the layer norms within
+
+
+def norm_silu(params, x, groups, eps, kernels):
+    """silu(group_norm(x)), what each convolution of a resnet sees. [B,C,H,W] -> the same shape."""
+    return K.silu(K.group_norm(params, x, groups, eps, kernels), kernels)
+
 
 def resnet_specs(c_in, c_out, c_time=None):
     """Leaves of `resnet`; `c_time` is the width of the time embedding, None without one."""
@@ -34,19 +43,14 @@ def resnet(params, x, time, groups, eps, kernels, scale=1.0):
     Source: He et al. 2016 (arXiv 1512.03385) with group norm and time embedding as in Ho et al.
         2020, appendix B.
     """
-    h = K.conv2d(
-        params["conv1"],
-        K.silu(K.group_norm(params["norm1"], x, groups, eps, kernels), kernels),
-        kernels,
-    )
+    h = norm_silu(params["norm1"], x, groups, eps, kernels)
+    h = K.conv2d(params["conv1"], h, kernels)
     if time is not None:
         shift = K.linear(params["time_emb_proj"], K.silu(time, kernels), kernels)
         h = h + shift.reshape(shift.shape[0], shift.shape[1], 1, 1)
-    h = K.conv2d(
-        params["conv2"],
-        K.silu(K.group_norm(params["norm2"], h, groups, eps, kernels), kernels),
-        kernels,
-    )
+    h = norm_silu(params["norm2"], h, groups, eps, kernels)
+    h = K.conv2d(params["conv2"], h, kernels)
+
     if "conv_shortcut" in params:
         x = K.conv2d(params["conv_shortcut"], x, kernels, padding=(0, 0, 0, 0))
     y = x + h
@@ -122,17 +126,16 @@ def transformer(params, x, context, heads, depth, groups, kernels):
         [B,C,H,W].
     Source: Rombach et al. 2022 (arXiv 2112.10752), section 3.3 and appendix E.2.1.
     """
-    h = K.linear_from_picture(
-        params["proj_in"], K.group_norm(params["norm"], x, groups, 1e-6, kernels), kernels
-    )  # [B,HW,C]
+    h = K.group_norm(params["norm"], x, groups, TRANSFORMER_EPS, kernels)
+    h = K.linear_from_picture(params["proj_in"], h, kernels)  # [B,HW,C]
     for i in range(depth):
         block = params["transformer_blocks." + str(i)]
-        n = K.layer_norm(block["norm1"], h, 1e-5, kernels)
+        n = K.layer_norm(block["norm1"], h, LAYER_NORM_EPS, kernels)
         h = h + attention(block["attn1"], n, n, heads, kernels)
-        h = h + attention(
-            block["attn2"], K.layer_norm(block["norm2"], h, 1e-5, kernels), context, heads, kernels
-        )
-        h = h + K.geglu(block["ff"], K.layer_norm(block["norm3"], h, 1e-5, kernels), kernels)
+        n = K.layer_norm(block["norm2"], h, LAYER_NORM_EPS, kernels)
+        h = h + attention(block["attn2"], n, context, heads, kernels)
+        n = K.layer_norm(block["norm3"], h, LAYER_NORM_EPS, kernels)
+        h = h + K.geglu(block["ff"], n, kernels)
     return x + K.linear_to_picture(params["proj_out"], h, x.shape[2], x.shape[3], kernels)
 
 
@@ -153,16 +156,11 @@ def time_embedding(params, timesteps, channels, flip_sin_to_cos, freq_shift, dty
     Source: Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B.
     """
     half = channels // 2
-    frequencies = np.exp(-math.log(10000) * np.arange(half) / (half - freq_shift)).astype(
-        np.float32
-    )
-    angles = timesteps.astype(ms.float32).reshape(-1, 1) * Tensor(frequencies.reshape(1, half))
-    waves = (
-        (ops.cos(angles), ops.sin(angles))
-        if flip_sin_to_cos
-        else (ops.sin(angles), ops.cos(angles))
-    )
-    h = ops.concat(waves, 1)
+    frequencies = np.exp(-math.log(10000) * np.arange(half) / (half - freq_shift))
+    frequencies = Tensor(frequencies.astype(np.float32).reshape(1, half))
+    angles = timesteps.astype(ms.float32).reshape(-1, 1) * frequencies
+    sines, cosines = ops.sin(angles), ops.cos(angles)
+    h = ops.concat((cosines, sines) if flip_sin_to_cos else (sines, cosines), 1)
     if channels % 2 == 1:
         h = ops.concat((h, ops.zeros((h.shape[0], 1), h.dtype)), 1)
     h = K.silu(K.linear(params["linear_1"], h.astype(dtype), kernels), kernels)

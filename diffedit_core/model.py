@@ -6,11 +6,12 @@ import warnings
 import mindspore as ms
 import numpy as np
 
-from . import clip, kernels as K, params as P, tokenizer as T, unet, vae
+from . import clip, kernels as K, params as P, tokenizer as T, trace, unet, vae
 from .errors import InputError
-from .graphs import Graph
-from .hub import COMPONENTS, ORCHARD, find, read_configs, weight_files
-from .hub import Configs, choose_weights, describe, needed_files  # noqa: F401
+from .folder import COMPONENTS, ORCHARD, Found, check
+from .folder import describe, read_configs, weight_files  # noqa: F401
+from .graphs import Graph, signature
+from .hub import find  # noqa: F401
 
 # copies of the UNet's first level that a graph keeps: SD 2.1, 512x512, MindSpore 2.8 on a CPU
 ACTIVATION_LAYERS = 330
@@ -18,6 +19,9 @@ ACTIVATION_LAYERS = 330
 VAE_LAYERS = 10  # the same of the VAE's
 
 BASE_BYTES = 450 << 20  # MindSpore itself
+
+# kernels -> latent cells that the UNet takes at a time: more gain no speed there, but cost memory
+CELLS_AT_ONCE = {"cpu": 4096}
 
 
 class Model:
@@ -30,35 +34,44 @@ class Model:
         graphs: {"text_encoder", "unet", "vae_encoder", "vae_decoder"} -> `Graph`.
         on_compile: None, or called with a text before a graph compiles and with "" after its first
             run.
+        before_run: None, or called with the name and the parameters of a graph before it runs.
     """
 
-    def __init__(self, configs, tokenizer, params, dtype="fp32", kernels=None):
-        kernels = kernels or K.default_kernels()
-        if kernels not in K.LOWERINGS:
-            raise InputError(
-                f"There are no kernels {kernels!r}: choose one of {', '.join(K.LOWERINGS)}."
-            )
+    def __init__(self, configs, tokenizer, params, dtype="fp32", kernels=None, cells_at_once=None):
+        kernels = K.checked(kernels)
         warn_of_slow_convolution(kernels)
         self.configs, self.tokenizer, self.dtype, self.kernels = configs, tokenizer, dtype, kernels
+        self.cells_at_once = default_cells(kernels) if cells_at_once is None else cells_at_once
         self.graphs = {
             "text_encoder": Graph(clip.apply, params["text_encoder"], configs.text, kernels),
             "unet": Graph(unet.apply, params["unet"], configs.unet, kernels),
             "vae_encoder": Graph(vae.encode, params["vae"], configs.vae, kernels),
             "vae_decoder": Graph(vae.decode, params["vae"], configs.vae, kernels),
         }
-        self.on_compile = None
+        self.on_compile = self.before_run = None
+        self._compiled = set()  # (graph, signature of its inputs) that has run
 
     @classmethod
-    def load(cls, source=ORCHARD, dtype="fp32", kernels=None, on_component=None, variant=None):
+    def load(
+        cls,
+        source=ORCHARD,
+        dtype="fp32",
+        kernels=None,
+        on_component=None,
+        variant=None,
+        cells_at_once=None,
+    ):
         """Load a folder in the public layout, or a repository id.
 
         Args:
-            source: folder or repository id.
+            source: folder or repository id, or what `hub.check` found of one.
             dtype: "fp32", "fp16" or "bf16", for the weights and the activations.
-            kernels: a name of `kernels.LOWERINGS`; by default the device's.
+            kernels: a name of `kernels.LOWERINGS`, or a table of your own; by default the device's.
             on_component: called with the name of each component before it is read.
             variant: "fp16" prefers the files of that name for any dtype; None does so for fp16
                 only.
+            cells_at_once: how many latent cells the UNet takes at a time (see `rows_at_once`), 0
+                for any number; by default what suits the kernels.
         Raises:
             InputError: anything is missing, malformed, unknown, or does not fit together.
         """
@@ -67,48 +80,31 @@ class Model:
         if dtype == "bf16" and K.device() == "CPU":
             raise InputError("MindSpore has no bf16 convolution on a CPU: choose fp32 or fp16.")
         half = "fp16" in (dtype, variant)
-        folder = find(source, half)
-        configs = read_configs(folder)
-        tokenizer = T.load(folder / "tokenizer")
-        if tokenizer.max_length > configs.text.max_position_embeddings:
-            raise InputError(
-                f"{folder}: the tokenizer gives {tokenizer.max_length} tokens, the text encoder "
-                "has "
-                f"{configs.text.max_position_embeddings} positions: the components are of "
-                "different models."
-            )
-        largest = max(tokenizer.library.get_vocab().values())
-        if largest >= configs.text.vocab_size:
-            raise InputError(
-                f"{folder}: the tokenizer gives ids up to {largest}, the text encoder's "
-                "'vocab_size' is "
-                f"{configs.text.vocab_size}: the components are of different models."
-            )
+        found = source if isinstance(source, Found) else check(source, half)
         params = {}
-        for component, (_, _, base, _) in COMPONENTS.items():
+        for component, files in found.files.items():
             if on_component is not None:
                 on_component(component)
-            params[component] = P.load(
-                weight_files(folder / component, base, half), configs.specs(component), dtype
-            )
-        return cls(configs, tokenizer, params, dtype, kernels)
+            params[component] = P.load(files, found.configs.specs(component), dtype)
+        return cls(found.configs, found.tokenizer, params, dtype, kernels, cells_at_once)
 
     def _run(self, name, *inputs):
         """Run a graph, announce its compilation, and refuse results that are not finite."""
-        graph = self.graphs[name]
-        fresh = not graph.compiled_for(*inputs)
+        graph, key = self.graphs[name], (name, signature(inputs))
+        if self.before_run is not None:
+            self.before_run(name, graph.params)
+        fresh = key not in self._compiled
         if fresh and self.on_compile is not None:
             self.on_compile(f"compiling {name}")
         outputs = graph(*inputs)
-        results = outputs if isinstance(outputs, tuple) else (outputs,)
-        finite = all(
-            np.isfinite((r.astype(ms.float32) if r.dtype == ms.bfloat16 else r).asnumpy()).all()
-            for r in results
-        )
+        finite = trace.finite(*(outputs if isinstance(outputs, tuple) else (outputs,)))
+        self._compiled.add(key)
         if fresh and self.on_compile is not None:
             self.on_compile("")
         if not finite:
-            place = K.locate_nonfinite(graph.function, graph.params, inputs, graph.static)
+            place = trace.locate_nonfinite(
+                graph.eagerly, graph.params, *inputs, kernels=self.kernels
+            )
             remedy = (
                 "use --dtype fp32" if self.dtype != "fp32" else "check the weights and the inputs"
             )
@@ -135,7 +131,7 @@ class Model:
                     f"{self.configs.text.num_hidden_layers} layers."
                 )
             name = f"text_encoder without {skip}"
-            config = graph.static[0].without_last(skip)
+            config = self.configs.text.without_last(skip)
             self.graphs.setdefault(name, Graph(clip.apply, graph.params, config, self.kernels))
         else:
             name = "text_encoder"
@@ -153,7 +149,8 @@ class Model:
         """
         timesteps = ms.Tensor(np.array([timestep], np.int32))
         latents, states = self._cast(latents), self._cast(encoder_hidden_states)
-        rows = K.rows_at_once(self.kernels, latents.shape[0], latents.shape[2] * latents.shape[3])
+        cells = latents.shape[2] * latents.shape[3]
+        rows = rows_at_once(latents.shape[0], cells, self.cells_at_once)
         parts = [
             self._run("unet", latents[i : i + rows], timesteps, states[i : i + rows])
             for i in range(0, latents.shape[0], rows)
@@ -215,10 +212,24 @@ def estimate_memory(configs, latent_size, rows, dtype, kernels):
     width = {"fp32": 4, "fp16": 2, "bf16": 2}[dtype]
     weights = width * sum(P.count(configs.specs(c)) for c in COMPONENTS)
     cells = latent_size[0] * latent_size[1]
-    batches = {K.rows_at_once(kernels, n, cells) for n in (rows, 1)}
+    batches = {rows_at_once(n, cells, default_cells(kernels)) for n in (rows, 1)}
     layer = 4 * sum(batches) * cells * configs.unet.block_out_channels[0]
     pixels = 4 * cells * configs.vae.factor**2 * configs.vae.block_out_channels[0]
     return weights, ACTIVATION_LAYERS * layer + VAE_LAYERS * pixels + BASE_BYTES
+
+
+def default_cells(kernels):
+    """The `cells_at_once` of these kernels; a table of one's own is taken for the device's."""
+    name = kernels if isinstance(kernels, str) else K.default_kernels()
+    return CELLS_AT_ONCE.get(name, 0)
+
+
+def rows_at_once(rows, cells, cells_at_once):
+    """How many of the latents of a batch, of so many cells each, to run at once: the largest
+    divisor of their number that is at most `cells_at_once` cells, but at least one; all of them
+    for 0."""
+    most = max(1, (cells_at_once or rows * cells) // cells)
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= most)
 
 
 def warn_of_slow_convolution(kernels):
@@ -228,7 +239,6 @@ def warn_of_slow_convolution(kernels):
     if kernels == "cpu" and version >= (2, 9):
         warnings.warn(
             f"MindSpore {ms.__version__} computes 3x3 convolutions on a CPU over 100 times slower "
-            "than 2.8: "
-            "install mindspore 2.7 or 2.8.",
+            "than 2.8: install mindspore 2.7 or 2.8.",
             stacklevel=3,
         )

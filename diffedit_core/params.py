@@ -159,14 +159,24 @@ def load(files, specs, dtype="fp32"):
                 )
             elif not problems:
                 found[leaf] = _parameter(leaf, array, dtype)
+    _refuse(problems)
+    return tree_map(lambda path, _: found[path], specs)
+
+
+def check(files, specs):
+    """Raises InputError where `load` would, but for what only the values of the weights show."""
+    _refuse(_locate(files, flatten(specs))[1])
+
+
+def _refuse(problems):
     if problems:
         shown = "; ".join(problems[:8]) + (
             f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
         )
         raise InputError(
-            f"The weights do not fit the model: {shown}. Check that weights and config.json belong together."
+            f"The weights do not fit the model: {shown}. Check that weights and config.json "
+            "belong together."
         )
-    return tree_map(lambda path, _: found[path], specs)
 
 
 def _locate(files, wanted):

@@ -103,8 +103,7 @@ def deep_levels(picture, name):
     if not (levels.min() >= 0 and levels.max() <= white):  # NaN fails too
         raise InputError(
             f"{name} holds grey values from {levels.min():g} to {levels.max():g} instead of 0 to "
-            f"{white}, "
-            "so its white is unknown: save it with 8 or 16 bits."
+            f"{white}, so its white is unknown: save it with 8 or 16 bits."
         )
     return levels / white
 

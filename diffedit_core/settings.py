@@ -15,12 +15,10 @@ from .errors import InputError
 
 HARMLESS = frozenset(
     "_class_name _diffusers_version _name_or_path architectures model_type torch_dtype dtype "
-    "transformers_version "
-    "dropout attention_dropout initializer_factor initializer_range projection_dim bos_token_id "
-    "eos_token_id "
-    "pad_token_id use_cache return_dict force_upcast addition_embed_type_num_heads "
-    "gradient_checkpointing "
-    "output_attentions output_hidden_states torchscript tie_word_embeddings "
+    "transformers_version dropout attention_dropout initializer_factor initializer_range "
+    "projection_dim bos_token_id eos_token_id pad_token_id use_cache return_dict force_upcast "
+    "addition_embed_type_num_heads gradient_checkpointing output_attentions output_hidden_states "
+    "torchscript tie_word_embeddings "
     "is_encoder_decoder is_decoder".split()
 )
 
@@ -52,8 +50,7 @@ def read_settings(cls, mapping, where, neutral, harmless=frozenset()):
     if problems:
         raise InputError(
             f"{where}: {'; '.join(problems)}. Such a setting would change the result unnoticed: "
-            "remove the key if it is "
-            "not part of the model, or use a model without it."
+            "remove the key if it is not part of the model, or use a model without it."
         )
     try:
         return cls(**kept)
@@ -116,9 +113,31 @@ def per_level(value, levels, name):
     return values
 
 
+LFS = b"version https://git-lfs.github.com/spec/"  # how a pointer's text begins
+
+
+def is_lfs_pointer(path):
+    """Whether a file holds a pointer of Git LFS in place of its content; False if it is missing."""
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(len(LFS)) == LFS
+    except OSError:
+        return False
+
+
+def lfs_sentence(path):
+    """What to do with a pointer."""
+    return (
+        f"{path} is a Git LFS pointer instead of the file itself: run `git lfs pull` in the "
+        "folder, or download the file."
+    )
+
+
 def read_json(path):
     """Raises InputError when the file is missing or is not JSON."""
     path = Path(path)
+    if is_lfs_pointer(path):
+        raise InputError(lfs_sentence(path))
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

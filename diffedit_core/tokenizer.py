@@ -3,7 +3,8 @@ out.
 
 The ids are those of transformers' `CLIPTokenizer` (5.23), also where it surprises: SD 2.x pads with
 "!", so "!" is a special token, cut out of the raw text before words are formed; and `do_lower_case`
-is ignored, CLIP always lower-cases.
+is ignored, CLIP always lower-cases. A word with several vectors becomes all of them, as diffusers
+writes it out in the prompt before it asks the tokenizer.
 """
 
 import json
@@ -16,6 +17,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 
 from .errors import InputError
+from .settings import is_lfs_pointer, lfs_sentence
 
 # Radford et al. 2021, `simple_tokenizer.py`.
 WORD = (
@@ -54,6 +56,7 @@ class Tokenizer:
     eos: int
     pad: int
     max_length: int
+    families: dict = field(default_factory=dict)  # {id: (id, ids of word_1, word_2, ...)}
 
 
 def load(folder) -> Tokenizer:
@@ -103,7 +106,8 @@ def load(folder) -> Tokenizer:
     )
     library.add_special_tokens(tokens)
     bos, eos, pad = (vocab[str(named[key])] for key in ("bos_token", "eos_token", "pad_token"))
-    return Tokenizer(library, bos, eos, pad, _max_length(config, folder))
+    families = _families({str(token): vocab[str(token)] for token in tokens})
+    return Tokenizer(library, bos, eos, pad, _max_length(config, folder), families)
 
 
 def encode(tokenizer: Tokenizer, texts) -> np.ndarray:
@@ -125,6 +129,31 @@ def encode(tokenizer: Tokenizer, texts) -> np.ndarray:
     return ids
 
 
+def _families(added: dict) -> dict:
+    """{id of a word: ids of the word, word_1, word_2, ...} of the added words that go on so: a word
+    with several vectors (textual inversion), by diffusers' convention."""
+    families = {}
+    for word, index in added.items():
+        family = [index]
+        while f"{word}_{len(family)}" in added:
+            family.append(added[f"{word}_{len(family)}"])
+        if len(family) > 1:
+            families[index] = tuple(family)
+    return families
+
+
+def _expanded(tokenizer: Tokenizer, encoding) -> list:
+    """[(id, where it begins in the text)], with all vectors of each word that has several. A word
+    that the prompt goes on by itself (word word_1) is left as it is."""
+    places = list(zip(encoding.ids, (begin for begin, _ in encoding.offsets)))
+    found = []
+    for (index, begin), (after, _) in zip(places, [*places[1:], (None, 0)]):
+        family = tokenizer.families.get(index, (index,))
+        own = (index,) if (after,) == family[1:2] else family
+        found += [(each, begin) for each in own]
+    return found
+
+
 def _body(tokenizer: Tokenizer, text: str) -> list:
     """The ids between bos and eos, at most max_length - 2."""
     try:
@@ -134,14 +163,13 @@ def _body(tokenizer: Tokenizer, text: str) -> list:
             f"prompt {text!r} has a lone surrogate at index {error.start}: remove it"
         ) from None
     encoding = tokenizer.library.encode(text, add_special_tokens=False)
-    room = tokenizer.max_length - 2
-    if len(encoding.ids) > room:
-        dropped = text[encoding.offsets[room][0] :]
+    found, room = _expanded(tokenizer, encoding), tokenizer.max_length - 2
+    if len(found) > room:
+        dropped = text[found[room][1] :]
         warnings.warn(
-            f"the prompt has {len(encoding.ids)} tokens and {room} fit: dropped {dropped!r}",
-            stacklevel=3,
+            f"the prompt has {len(found)} tokens and {room} fit: dropped {dropped!r}", stacklevel=3
         )
-    return encoding.ids[:room]
+    return [index for index, _ in found[:room]]
 
 
 def _settings(folder: Path) -> tuple:
@@ -194,9 +222,8 @@ def _bpe(folder: Path) -> tuple:
     for rank, pair in enumerate(pairs, 1):
         if len(pair) != 2 or not vocab.keys() >= {*pair, "".join(pair)}:
             raise InputError(
-                f"{source}: merge {rank} {' '.join(pair)!r} is not two vocabulary tokens that "
-                "join to a "
-                "third: copy the file from the model's release"
+                f"{source}: merge {rank} {' '.join(pair)!r} is not two vocabulary tokens that join "
+                "to a third: copy the file from the model's release"
             )
     return vocab, pairs
 
@@ -242,6 +269,8 @@ def _read(path: Path, parse=_object, optional: bool = False):
     """The parsed file; an empty object if it is optional and absent."""
     if optional and not path.exists():
         return {}
+    if is_lfs_pointer(path):
+        raise InputError(lfs_sentence(path))
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -9,11 +9,8 @@ from . import params as P
 
 def specs(config):
     """Leaves of the UNet for a `UNetConfig`."""
-    widths, time, levels = (
-        config.block_out_channels,
-        4 * config.block_out_channels[0],
-        len(config.block_out_channels),
-    )
+    widths, levels = config.block_out_channels, len(config.block_out_channels)
+    time = 4 * widths[0]
 
     def attentions(block, kind, width, count, depth):
         if kind.startswith("CrossAttn"):
@@ -70,25 +67,6 @@ def apply(params, latents, timesteps, encoder_hidden_states, config, kernels):
     Source: Rombach et al. 2022 (arXiv 2112.10752), section 3; Ho et al. 2020 (arXiv 2006.11239),
         appendix B.
     """
-    groups, eps, levels = config.norm_num_groups, config.norm_eps, len(config.block_out_channels)
-
-    def attend(block, j, kind, x, heads, depth):
-        if kind.startswith("CrossAttn"):
-            return L.transformer(
-                params[block + ".attentions." + str(j)],
-                x,
-                encoder_hidden_states,
-                heads,
-                depth,
-                groups,
-                kernels,
-            )
-        if kind.startswith("Attn"):
-            return L.spatial_attention(
-                params[block + ".attentions." + str(j)], x, heads, groups, eps, kernels
-            )
-        return x
-
     time = L.time_embedding(
         params["time_embedding"],
         timesteps,
@@ -99,51 +77,72 @@ def apply(params, latents, timesteps, encoder_hidden_states, config, kernels):
         kernels,
     )
     x = K.conv2d(params["conv_in"], latents, kernels, padding=same(config.conv_in_kernel))
+    x, skips = down(params, x, time, encoder_hidden_states, config, kernels)
+    x = middle(params, x, time, encoder_hidden_states, config, kernels)
+    x = up(params, x, skips, time, encoder_hidden_states, config, kernels)
+    x = L.norm_silu(params["conv_norm_out"], x, config.norm_num_groups, config.norm_eps, kernels)
+    return K.conv2d(params["conv_out"], x, kernels, padding=same(config.conv_out_kernel))
+
+
+def down(params, x, time, text, config, kernels):
+    """The levels from the outermost inwards: (x, skips), where skips are x and each layer's
+    result."""
+    groups, eps, levels = config.norm_num_groups, config.norm_eps, len(config.block_out_channels)
     skips = (x,)
     for i in range(levels):
-        block = "down_blocks." + str(i)
+        block, kind = "down_blocks." + str(i), config.down_block_types[i]
+        heads, depth = config.heads[i], config.depths[i]
         for j in range(config.layers[i]):
             x = L.resnet(params[block + ".resnets." + str(j)], x, time, groups, eps, kernels)
-            x = attend(block, j, config.down_block_types[i], x, config.heads[i], config.depths[i])
+            x = attend(params, block, j, kind, x, text, heads, depth, config, kernels)
             skips = skips + (x,)
         if i < levels - 1:
-            x = K.conv2d(
-                params[block + ".downsamplers.0.conv"],
-                x,
-                kernels,
-                stride=2,
-                padding=halving(config.downsample_padding),
-            )
+            sampler, padding = block + ".downsamplers.0.conv", halving(config.downsample_padding)
+            x = K.conv2d(params[sampler], x, kernels, stride=2, padding=padding)
             skips = skips + (x,)
+    return x, skips
 
-    scale = config.mid_block_scale_factor
+
+def middle(params, x, time, text, config, kernels):
+    """Resnet, transformer, resnet. [B,C,h,w] -> the same shape."""
+    groups, eps, scale = config.norm_num_groups, config.norm_eps, config.mid_block_scale_factor
+    heads, depth = config.mid_heads, config.depths[-1]
     x = L.resnet(params["mid_block.resnets.0"], x, time, groups, eps, kernels, scale)
-    x = attend("mid_block", 0, "CrossAttn", x, config.mid_heads, config.depths[levels - 1])
-    x = L.resnet(params["mid_block.resnets.1"], x, time, groups, eps, kernels, scale)
+    x = attend(params, "mid_block", 0, "CrossAttn", x, text, heads, depth, config, kernels)
+    return L.resnet(params["mid_block.resnets.1"], x, time, groups, eps, kernels, scale)
 
+
+def up(params, x, skips, time, text, config, kernels):
+    """The levels from the innermost outwards; each resnet also sees the latest skip that is
+    left."""
+    groups, eps, levels = config.norm_num_groups, config.norm_eps, len(config.block_out_channels)
     for i in range(levels):
-        block = "up_blocks." + str(i)
+        block, kind = "up_blocks." + str(i), config.up_block_types[i]
+        heads, depth = config.up_heads[i], config.up_depths[i]
         for j in range(config.layers[levels - 1 - i] + 1):
             skip, skips = skips[-1], skips[:-1]
-            x = L.resnet(
-                params[block + ".resnets." + str(j)],
-                ops.concat((x, skip), 1),
-                time,
-                groups,
-                eps,
-                kernels,
-            )
-            x = attend(
-                block, j, config.up_block_types[i], x, config.up_heads[i], config.up_depths[i]
-            )
+            x = ops.concat((x, skip), 1)
+            x = L.resnet(params[block + ".resnets." + str(j)], x, time, groups, eps, kernels)
+            x = attend(params, block, j, kind, x, text, heads, depth, config, kernels)
         if i < levels - 1:
             height, width = skips[-1].shape[2:]
-            x = K.upsample(x, kernels)[
-                :, :, :height, :width
-            ]  # an odd size lost half a cell on its way down
+            x = K.upsample(x, kernels)
+            x = x[:, :, :height, :width]  # an odd size lost half a cell on its way down
             x = K.conv2d(params[block + ".upsamplers.0.conv"], x, kernels)
-    x = K.silu(K.group_norm(params["conv_norm_out"], x, groups, eps, kernels), kernels)
-    return K.conv2d(params["conv_out"], x, kernels, padding=same(config.conv_out_kernel))
+    return x
+
+
+def attend(params, block, j, kind, x, text, heads, depth, config, kernels):
+    """What stands behind resnet j of a block of this kind: a transformer over the text, attention
+    of the cells to each other, or nothing."""
+    groups = config.norm_num_groups
+    if kind.startswith("CrossAttn"):
+        own = params[block + ".attentions." + str(j)]
+        return L.transformer(own, x, text, heads, depth, groups, kernels)
+    if kind.startswith("Attn"):
+        own = params[block + ".attentions." + str(j)]
+        return L.spatial_attention(own, x, heads, groups, config.norm_eps, kernels)
+    return x
 
 
 def same(kernel):

@@ -9,7 +9,7 @@ from . import kernels as K
 from . import layers as L
 from . import params as P
 
-EPS = 1e-6
+EPS = 1e-6  # of every group norm; no config has it: every autoencoder of the kind has this
 
 
 def specs(config):
@@ -83,7 +83,7 @@ def encode(params, image, config, kernels):
         if i < levels - 1:
             x = K.conv2d(block["downsamplers.0.conv"], x, kernels, stride=2, padding=(0, 1, 0, 1))
     x = mid_block(p["mid_block"], x, config, kernels)
-    x = K.silu(K.group_norm(p["conv_norm_out"], x, groups, EPS, kernels), kernels)
+    x = L.norm_silu(p["conv_norm_out"], x, groups, EPS, kernels)
     x = K.conv2d(p["conv_out"], x, kernels)
     if config.use_quant_conv:
         x = K.conv2d(params["quant_conv"], x, kernels, padding=(0, 0, 0, 0))
@@ -102,7 +102,7 @@ def decode(params, latents, config, kernels):
             x = L.resnet(block["resnets." + str(j)], x, None, groups, EPS, kernels)
         if i < levels - 1:
             x = K.conv2d(block["upsamplers.0.conv"], K.upsample(x, kernels), kernels)
-    x = K.silu(K.group_norm(p["conv_norm_out"], x, groups, EPS, kernels), kernels)
+    x = L.norm_silu(p["conv_norm_out"], x, groups, EPS, kernels)
     return K.conv2d(p["conv_out"], x, kernels)
 
 

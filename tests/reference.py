@@ -276,13 +276,13 @@ def geglu(x, weight, bias, weight_out, bias_out):
 
 
 def linear_from_picture(x, weight, bias):
-    """Cell by cell."""
-    return linear(cells(x), weight, bias)
+    """Cell by cell; the weight may be a 1x1 convolution's."""
+    return linear(cells(x), weight.reshape(weight.shape[:2]), bias)
 
 
 def linear_to_picture(x, weight, bias, height, width):
-    """Cell by cell."""
-    return picture(linear(x, weight, bias), height, width)
+    """Cell by cell; the weight may be a 1x1 convolution's."""
+    return picture(linear(x, weight.reshape(weight.shape[:2]), bias), height, width)
 
 
 def transformer(params, x, context, heads, depth, groups):

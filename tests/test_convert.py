@@ -5,7 +5,6 @@ import gzip
 import json
 import re
 import shutil
-import sys
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -27,15 +26,17 @@ from weights_convert import (
     convert,
     inspect,
     leaves,
+    reading,
     rules_diffusers,
     rules_lora,
     rules_mindone,
     rules_original,
     verify,
+    words,
 )
 from weights_convert import infer
 from weights_convert.engine import Drop, Group, Rule, candidates, match, stored_shape
-from weights_convert.sources import Source, open_file
+from weights_convert.sources import Source, open_file, read_tokenizer
 from weights_convert.tensors import Stored, narrow, widen
 
 FIXTURES = Path(__file__).parent / "fixtures" / "convert"
@@ -44,9 +45,6 @@ FULL = {
     "sd15": {"unet": UNET_15, "vae": VAE_15, "text_encoder": TEXT_15},
 }
 TINY = ("sd1", "sd2")
-reading = sys.modules[
-    "weights_convert.convert"
-]  # the module; the package's `convert` is the function
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +150,7 @@ def released(name):
 
 def read(tensors, **options):
     """Read headers as `convert` does, without the files."""
-    return reading._read_file(
+    return reading.read_model(
         Source(Path("some.safetensors"), "safetensors", [], list(tensors)),
         **{"ema": False, "config": None, "prediction_type": None, **options},
     )
@@ -604,6 +602,8 @@ def test_a_checkpoint_of_torch(tmp_path, configs, name, ema):
     dropped = {
         "the noise schedule, which the scheduler's configuration describes": 3,
         "a buffer of positions": 1,
+        "the optimiser's state": 1,
+        "the state of the trainer's callbacks": 2,
     }
     if name == "sd2":
         dropped = {
@@ -726,6 +726,92 @@ def test_a_file_without_a_folder_gets_everything(tmp_path, monkeypatch):
     assert Model.load(tmp_path / "epsilon").configs.picture_size == 512
 
 
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """{original key: array} of the micro model as a single file."""
+    file = tmp_path_factory.mktemp("single") / "one.safetensors"
+    convert(MICRO, file, to="single-file")
+    return load_file(file)
+
+
+ATTENTION = {  # names of the autoencoder's attention: released, and of two versions of diffusers
+    "released": ("q", "k", "v", "proj_out"),
+    "diffusers": ("to_q", "to_k", "to_v", "to_out.0"),
+    "older": ("query", "key", "value", "proj_attn"),
+}
+
+
+@pytest.mark.parametrize("ones", range(3))
+@pytest.mark.parametrize("names", ATTENTION)
+def test_the_autoencoders_attention_maps_under_all_its_names(tmp_path, single, names, ones):
+    """And as [C,C], [C,C,1] and [C,C,1,1]: nothing else fits these matrices."""
+    renamed = {}
+    for key, array in single.items():
+        place, mark, rest = key.partition(".mid.attn_1.")
+        name, _, leaf = rest.rpartition(".")
+        if name in ATTENTION["released"]:
+            key = f"{place}{mark}{ATTENTION[names][ATTENTION['released'].index(name)]}.{leaf}"
+            shape = array.shape[:2] + (1,) * ones
+            array = array.reshape(shape) if leaf == "weight" else array
+        renamed[key] = array
+    save_file(renamed, tmp_path / "one.safetensors")
+    found = converted(tmp_path / "one.safetensors", tmp_path / "out", config=MICRO)
+    assert equal(found, held(MICRO))
+
+
+def test_attention_given_under_two_names_is_refused(tmp_path, single):
+    key = "first_stage_model.decoder.mid.attn_1.q.bias"
+    more = {key.replace(".q.", ".to_q."): single[key]}
+    save_file({**single, **more}, tmp_path / "one.safetensors")
+    refused(
+        lambda: convert(tmp_path / "one.safetensors", tmp_path / "out", config=MICRO),
+        "given twice",
+        repr(key),
+        repr(next(iter(more))),
+    )
+
+
+def test_attention_of_a_folder_may_be_a_convolution(tmp_path, folder):
+    def as_convolution(array):
+        return array[..., None, None] if array.ndim == 2 else array
+
+    rewrite(
+        folder / "vae" / "diffusion_pytorch_model.safetensors",
+        old_names,
+        change_array=as_convolution,
+    )
+    assert equal(converted(folder, tmp_path / "out"), held(MICRO))
+
+
+def test_keys_can_be_dropped_by_pattern(tmp_path, single):
+    """One stray key blocks a file until it is named; what was left out is said and in the record."""
+    file, out = tmp_path / "one.safetensors", tmp_path / "out"
+    stray = {f"control.{i}.w": np.ones(3, np.float32) for i in range(2)} | {"x": np.ones(1)}
+    save_file({**single, **stray}, file)
+    refused(lambda: convert(file, out, config=MICRO), "unknown", "'control.0.w'", "'x'", "--drop")
+    with pytest.warns(UserWarning, match="left out by --drop 'control.*': control.0.w, control.1"):
+        found = converted(file, out, config=MICRO, drop=["control.*", "x", "[wx]"])
+    assert equal(found, held(MICRO))
+    record = json.loads((out / "conversion.json").read_text())
+    assert record["dropped"] == {"--drop control.*": 2, "--drop x": 1, "--drop [wx]": 0}
+    assert record["dropped by pattern"]["control.*"] == ["control.0.w", "control.1.w"]
+
+
+def test_patterns_that_drop_nothing_or_too_much_are_refused(tmp_path, single):
+    file = tmp_path / "one.safetensors"
+    save_file(single, file)
+    for drop, words in (
+        ("controls.*", ("'controls.*'", "fits no key", file)),
+        ("*.mid.attn_1.q.bias", ("missing", "'first_stage_model.decoder.mid.attn_1.q.bias'")),
+        ("MODEL.*", ("'MODEL.*'", "fits no key")),
+        ("*", ("no Stable Diffusion",)),
+    ):
+        refused(lambda: convert(file, tmp_path / "out", config=MICRO, drop=[drop]), *words)
+    refused(
+        lambda: convert(MICRO, tmp_path / "out", drop=["unet/conv_in.*"]), "'unet/conv_in.bias'"
+    )
+
+
 # ---- numbers -------------------------------------------------------------------------------------
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -794,6 +880,8 @@ STYLES = {
         "lora_up",
     ),
     "peft": lambda part, m: (f"{part}.{m}", "lora_A", "lora_B"),
+    "adapter": lambda part, m: (f"base_model.model.{m}", "lora_A", "lora_B"),
+    "adapters": lambda part, m: (f"{part}.base_model.model.{m}", "lora_A", "lora_B"),
     "diffusers": lambda part, m: (f"{part}.{m}", "lora.down", "lora.up"),
     "processor": lambda part, m: (
         (f"{part}.{m}", "lora_linear_layer.down", "lora_linear_layer.up")
@@ -889,12 +977,6 @@ def test_a_low_rank_file_that_does_not_fit_is_refused_by_name(tmp_path):
         (lambda c: c.update({keys[1]: c[keys[1]][:-1].copy()}), (keys[1], "expected")),
         (
             lambda c: c.update(
-                {keys[0].replace("lora_down.weight", "dora_scale"): np.ones(3, np.float32)}
-            ),
-            ("dora_scale",),
-        ),
-        (
-            lambda c: c.update(
                 {keys[0].replace("lora_down.weight", "alpha"): np.ones(2, np.float32)}
             ),
             ("alpha",),
@@ -908,8 +990,65 @@ def test_a_low_rank_file_that_does_not_fit_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "ending, kind",
+    [
+        ("dora_scale", "DoRA"),
+        ("lora_magnitude_vector", "DoRA"),
+        ("hada_w1_a", "LoHa"),
+        ("lokr_w2", "LoKr"),
+        ("oft_blocks", "OFT"),
+        ("diff", "full differences"),
+        ("lora_mid.weight", "LoCon"),
+    ],
+)
+def test_other_changes_than_low_rank_are_named(tmp_path, ending, kind):
+    """Also where the file is given as a model, and by inspect."""
+    file, content = tmp_path / "style.safetensors", low_rank("kohya")[0]
+    content[f"lora_unet_{LINEAR.replace('.', '_')}.{ending}"] = np.ones(3, np.float32)
+    save_file(content, file)
+    refused(lambda: convert(MICRO, tmp_path / "out", loras=[(file, 1)]), file, kind, ending)
+    refused(lambda: convert(file, tmp_path / "out"), file, "--lora")
+    assert kind in "\n".join(inspect(file))
+
+
+@pytest.mark.parametrize(
+    "config, factor",
+    [
+        ({"lora_alpha": 6, "r": 99}, 2),
+        ({"lora_alpha": 6.0, "use_rslora": True, "use_dora": False}, 6 / 3**0.5),
+    ],
+)
+def test_alpha_of_an_adapter_is_in_a_file_beside_it(tmp_path, config, factor):
+    """alpha / rank, or alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732)."""
+    content, changes = low_rank("adapter")
+    save_file(content, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    own = [(tmp_path / "adapter_model.safetensors", 0.5)]
+    found = converted(MICRO, tmp_path / "out", dtype="fp32", loras=own)
+    for leaf, change_of in changes.items():
+        wanted = held(MICRO)[leaf] + 0.5 * factor * change_of
+        np.testing.assert_allclose(found[leaf], wanted, rtol=1e-6, atol=4e-6)
+
+
+def test_adapters_that_cannot_be_merged_are_refused(tmp_path):
+    save_file(low_rank("adapter")[0], tmp_path / "adapter_model.safetensors")
+    own = [(tmp_path / "adapter_model.safetensors", 1)]
+    with pytest.warns(UserWarning, match="alpha was taken to be the rank"):
+        convert(MICRO, tmp_path / "plain", loras=own)
+    for config, words in (
+        ({"lora_alpha": 6, "use_dora": True}, ("use_dora",)),
+        ({"lora_alpha": 6, "alpha_pattern": {"q": 3}}, ("alpha_pattern",)),
+        ({"r": 3}, ("lora_alpha",)),
+        ([], ("adapter_config.json",)),
+    ):
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+        refused(lambda: convert(MICRO, tmp_path / "out", loras=own), "adapter_config", *words)
+
+
+@pytest.mark.parametrize(
     "file, word, expected",
     [
+        ("original.pt", "<Mine>", ["<mine>", "<mine>_1", "<mine>_2"]),
         ("embedding.pt", None, ["<toy>", "<toy>_1", "<toy>_2"]),
         ("embedding.pt", "<mine>", ["<mine>", "<mine>_1", "<mine>_2"]),
         ("embedding.bin", None, ["<cat>"]),
@@ -941,6 +1080,56 @@ def test_words_are_added(tmp_path, file, word, expected):
     assert Model.load(tmp_path / "out").configs.text.vocab_size == 532 + n
 
 
+WORDS = json.loads((FIXTURES / "words.json").read_text())
+
+
+@lru_cache(maxsize=None)
+def tokenizer_with_words(layout):
+    """The core's tokenizer, from files to which words were added."""
+    files = read_tokenizer(MICRO)
+    if layout == "newer":
+        files.pop("special_tokens_map.json")
+    files["tokenizer_config.json"] = json.dumps(WORDS["layouts"][layout]["config"]).encode()
+    with TemporaryDirectory() as place:
+        for name, content in words.add_words(files, WORDS["words"], WORDS["first"]).items():
+            (Path(place) / name).write_bytes(content)
+        return T.load(place)
+
+
+@pytest.mark.parametrize("layout", WORDS["layouts"])
+def test_words_are_those_of_the_public_tools(layout):
+    """The ids of transformers for the prompt that diffusers writes out; the fixture's script has
+    both read a folder of ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = T.encode(tokenizer_with_words(layout), WORDS["prompts"])
+    assert found.tolist() == WORDS["layouts"][layout]["ids"]
+
+
+@given(
+    st.lists(st.sampled_from(("<toy>", "emb", "<one>", "kalt-5", "a", ",")), max_size=9), st.data()
+)
+def test_a_word_expands_in_any_case_of_letters(prompt, data):
+    """To all its vectors, one behind the other, wherever it stands."""
+    family = {"<toy>": (532, 533, 534), "emb": (535, 536), "<one>": (537,), "kalt-5": (538,)}
+    family |= {"a": (320,), ",": (267,)}
+    upper = data.draw(st.lists(st.booleans(), min_size=len(prompt), max_size=len(prompt)))
+    text = " ".join(w.upper() if up else w for w, up in zip(prompt, upper))
+    ids = T.encode(tokenizer_with_words("released"), text)[0].tolist()
+    wanted = [index for word in prompt for index in family[word]]
+    assert ids[1 : 2 + len(wanted)] == [*wanted, 531]
+
+
+def test_a_word_that_is_written_out_is_left_so():
+    ids = T.encode(tokenizer_with_words("released"), "<toy> <toy>_1 <toy>_2 emb_1 embassy")[0]
+    assert ids[1:5].tolist() == [532, 533, 534, 536] and 535 not in ids
+
+
+def test_widths_are_named_by_their_models():
+    for width, names in ((768, ("768 numbers (Stable Diffusion 1)", "1024 (Stable Diffusion 2)")),):
+        refused(lambda: words.segments([("x", stored(3, width))], 1024), *names)
+
+
 def test_words_that_cannot_be_added_are_refused(tmp_path):
     save_file({"emb_params": np.ones((2, 7), np.float32)}, tmp_path / "narrow.safetensors")
     refused(
@@ -950,6 +1139,12 @@ def test_words_that_cannot_be_added_are_refused(tmp_path):
         "narrow",
         7,
         12,
+    )
+    two = {"clip_l": np.ones((2, 768), np.float32), "clip_g": np.ones((2, 1280), np.float32)}
+    save_file(two, tmp_path / "xl.safetensors")
+    refused(
+        lambda: convert(MICRO, tmp_path / "out", embeddings=[(tmp_path / "xl.safetensors", None)]),
+        "Stable Diffusion XL",
     )
     refused(
         lambda: convert(MICRO, tmp_path / "out", embeddings=[(FIXTURES / "embedding.pt", "a</w>")]),
@@ -972,6 +1167,10 @@ def test_words_that_cannot_be_added_are_refused(tmp_path):
         "sd1.ckpt",
     )
     new = [(FIXTURES / "embedding.pt", None)]
+    taken = [(FIXTURES / "embedding.pt", "<Toy>"), (FIXTURES / "embedding.bin", "<toy>_2")]
+    refused(lambda: convert(MICRO, tmp_path / "out", embeddings=taken), "'<toy>_2'")
+    with pytest.warns(UserWarning, match="'pears' is an ordinary word"):
+        convert(MICRO, tmp_path / "pears", embeddings=[(FIXTURES / "embedding.bin", "Pears")])
     refused(lambda: convert(MICRO, tmp_path / "out", to="mindspore-ckpt", embeddings=new), "words")
 
 

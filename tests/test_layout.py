@@ -25,7 +25,7 @@ ARROWS = {
     "config": "settings unet_config scheduler_config",
     "schedule": "",
     "mask": "",
-    "tokenizer": "",
+    "tokenizer": "settings",
     "arrays": "",
     "reading": "arrays",
     "mask_files": "reading",
@@ -36,14 +36,17 @@ ARROWS = {
     "regularise": "schedule",
     "options": "integrators",
     "params": "config",
-    "kernels": "params",
+    "kernels": "",
+    "trace": "params kernels",
     "layers": "params kernels",
     "clip": "params kernels layers",
     "unet": "params kernels layers",
     "vae": "params kernels layers",
     "graphs": "params",
-    "hub": "config settings params clip unet vae",
-    "model": "params kernels clip unet vae graphs tokenizer hub",
+    "recognise": "settings",
+    "hub": "recognise",
+    "folder": "hub config settings recognise tokenizer params clip unet vae",
+    "model": "params kernels trace clip unet vae graphs tokenizer folder hub",
     "diffedit": "config schedule integrators regularise mask model options",
     "pipeline_inputs": "images diffedit regularise",
     "pipeline": "config params kernels schedule images vae model diffedit pipeline_inputs",
@@ -52,7 +55,7 @@ ARROWS = {
     "__init__": "pipeline diffedit model images errors",
     "__main__": "cli",
 }
-MODULES = sorted(p.stem for p in CORE.glob("*.py"))
+MODULES = sorted([*(p.stem for p in CORE.glob("*.py")), "kernels"])  # kernels is a folder of files
 
 # The same for the converter, with what it may import of the core after the bar.
 CONVERTER = ROOT / "weights_convert"
@@ -104,7 +107,19 @@ def imported(tree):
 
 
 def syntax(module):
-    return ast.parse((CORE / f"{module}.py").read_text(encoding="utf-8"))
+    """One tree, of all its files where it is a folder; `from ..errors` of such a file becomes `from
+    .errors`, and what it imports from its own folder is left out."""
+    if not (CORE / module).is_dir():
+        return ast.parse((CORE / f"{module}.py").read_text(encoding="utf-8"))
+    body = []
+    for file in sorted((CORE / module).glob("*.py")):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and node.level:
+                node.level -= 1
+                if not node.level:
+                    continue
+            body.append(node)
+    return ast.Module(body, [])
 
 
 def strings(tree):

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from diffedit_core import clip, hub, kernels as K, model as M, params as P, unet
+from diffedit_core.hub import choose_weights
 from diffedit_core.model import Model
 from tests.test_config import refused
 from tests.test_vae import shipped
@@ -246,7 +247,7 @@ def test_the_shipped_model():
 
 
 def test_describe():
-    told = hub.describe(MICRO)
+    told = M.describe(MICRO)
     assert told["parameters"] == {
         c: sum(v.size for v in load_file(MICRO / c / f"{base}.safetensors").values())
         for c, base in WEIGHTS.items()
@@ -295,9 +296,9 @@ def test_missing_weights(folder, component):
 
 
 def test_missing_model_index(folder):
-    (folder / "model_index.json").unlink()
-    refused(lambda: Model.load(folder), folder, "model_index.json")
     refused(lambda: Model.load(folder / "unet"), folder / "unet", "model_index.json", "top folder")
+    (folder / "model_index.json").unlink()
+    refused(lambda: Model.load(folder), folder, "model_index.json", "top folder")
 
 
 @pytest.mark.parametrize(
@@ -315,7 +316,7 @@ def test_model_index_of_something_else(folder, content):
 
 def test_source_that_is_no_folder(folder, tmp_path):
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    refused(lambda: Model.load(file), file, "is a file")
+    refused(lambda: Model.load(file), file, "is a file", f"top folder {folder}")
     for source in (
         tmp_path / "none",
         "no/such/folder",
@@ -468,7 +469,7 @@ def test_variant_follows_the_dtype(folder):
     ],
 )
 def test_choice_of_weights(half, names, wanted):
-    assert hub.choose_weights(names, "m", half) == wanted
+    assert choose_weights(names, "m", half) == wanted
 
 
 def test_sharded_variant(folder):
@@ -481,7 +482,7 @@ def test_sharded_variant(folder):
 
 
 def test_a_large_batch_runs_in_parts(monkeypatch, folder):
-    model, rng = Model.load(folder), np.random.default_rng(0)
+    model, rng = Model.load(folder, cells_at_once=48), np.random.default_rng(0)
     latents, states = [
         ms.Tensor(rng.standard_normal(shape).astype(np.float32))
         for shape in ((3, 4, 6, 8), (3, 7, model.configs.text.hidden_size))
@@ -492,7 +493,6 @@ def test_a_large_batch_runs_in_parts(monkeypatch, folder):
         "_run",
         lambda name, *inputs: batches.append(len(inputs[0])) or Model._run(model, name, *inputs),
     )
-    monkeypatch.setitem(K.CELLS, "cpu", 48)
     parts = model.predict(latents, 481, states).asnumpy()
     alone = model.predict(latents[2:], 481, states[2:]).asnumpy()
     assert (
@@ -538,9 +538,7 @@ LISTING = [
 
 def offline(monkeypatch, listing, snapshot):
     """A hub without a network: what it lists, and what a download does."""
-    monkeypatch.setattr(
-        huggingface_hub.HfApi, "list_repo_files", lambda self, repository: listing(repository)
-    )
+    monkeypatch.setattr(hub, "_listing", lambda repository, revision: listing(repository))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
 
 
@@ -555,7 +553,7 @@ def failing(error):
 def test_only_what_is_needed_is_fetched(monkeypatch, folder, dtype, variant):
     asked = []
 
-    def snapshot(repository, allow_patterns):
+    def snapshot(repository, allow_patterns, revision, cache_dir):
         asked.append((repository, allow_patterns))
         return str(folder)
 

@@ -26,40 +26,55 @@ def parser():
         description="Convert, inspect and verify Stable Diffusion 1 and 2 weights.",
     )
     commands = top.add_subparsers(dest="command", required=True)
+    _add_convert(commands)
+    inspect = commands.add_parser("inspect", help="say what a file is and holds, from its header")
+    inspect.add_argument("path")
+    inspect.add_argument("--variant", help="suffix of a folder's files, such as fp16")
+    inspect.add_argument("--keys", action="store_true", help="name every tensor")
+    verify = commands.add_parser("verify", help="prove that a conversion's files are unchanged")
+    verify.add_argument("path")
+    verify.add_argument("--source", metavar="PATH", help="also compare what it was converted from")
+    verify.add_argument("--quiet", action="store_true", help="no progress bar")
+    return top
+
+
+def _add_convert(commands):
     convert = commands.add_parser(
         "convert",
         help="convert a model folder or file",
         description="Convert a model folder or file; every key has its use, or nothing is written.",
     )
-    convert.add_argument(
-        "source", help="folder in the diffusers layout, or .safetensors, .ckpt, .bin file"
-    )
-    convert.add_argument("target", help="what to write; must not exist")
-    convert.add_argument(
-        "--to", choices=("diffusers", "single-file", "mindspore-ckpt"), default="diffusers"
-    )
-    convert.add_argument("--dtype", choices=("keep", "fp32", "fp16", "bf16"), default="keep")
-    convert.add_argument(
+    add = convert.add_argument
+    add("source", help="folder in the diffusers layout, or .safetensors, .ckpt, .bin file")
+    add("target", help="what to write; must not exist")
+    add("--to", choices=("diffusers", "single-file", "mindspore-ckpt"), default="diffusers")
+    add("--dtype", choices=("keep", "fp32", "fp16", "bf16"), default="keep")
+    add(
         "--max-shard-size",
         type=byte_size,
         metavar="SIZE",
         help="such as 2GB; default: one file for each part",
     )
-    convert.add_argument(
-        "--ema", action="store_true", help="take the averaged weights of a single file"
-    )
-    convert.add_argument(
+    add("--ema", action="store_true", help="take the averaged weights of a single file")
+    add(
         "--prediction-type",
         choices=("epsilon", "v_prediction"),
-        help="of a single file; default: by its checksum, its name, or a guess",
+        help="for a single file; default: by its checksum, its name, or a guess",
     )
-    convert.add_argument(
+    add(
         "--config",
         metavar="DIR",
         help="model folder whose configuration and tokenizer hold for a single file",
     )
-    convert.add_argument("--variant", help="of a folder's files, such as fp16")
-    convert.add_argument(
+    add("--variant", help="suffix of a folder's files, such as fp16")
+    add(
+        "--drop",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave out the keys that fit, such as 'model_ema.*'; may be repeated",
+    )
+    add(
         "--lora",
         nargs=2,
         action="append",
@@ -67,7 +82,7 @@ def parser():
         metavar=("FILE", "SCALE"),
         help="merge a low-rank file",
     )
-    convert.add_argument(
+    add(
         "--embedding",
         nargs="+",
         action="append",
@@ -75,15 +90,7 @@ def parser():
         metavar=("FILE", "WORD"),
         help="add a textual-inversion file, under a word of its own",
     )
-    convert.add_argument("--quiet", action="store_true", help="no progress bar")
-    inspect = commands.add_parser("inspect", help="say what a file is and holds, from its header")
-    inspect.add_argument("path")
-    inspect.add_argument("--variant")
-    verify = commands.add_parser("verify", help="prove that a conversion's files are unchanged")
-    verify.add_argument("path")
-    verify.add_argument("--source", metavar="PATH", help="also compare what it was converted from")
-    verify.add_argument("--quiet", action="store_true", help="no progress bar")
-    return top
+    add("--quiet", action="store_true", help="no progress bar")
 
 
 class Bar:
@@ -118,10 +125,13 @@ def run_convert(a):
         [(file, _scale(scale)) for file, scale in a.lora],
         [(item[0], item[1] if len(item) > 1 else None) for item in a.embedding],
         Bar(a.quiet),
+        a.drop,
     )
     tensors = sum(len(entry.get("tensors", ())) for entry in record["files"].values())
     left = f", left out {sum(record['dropped'].values())}" if record["dropped"] else ""
     print(f"{a.target}: {tensors} tensors in {len(record['files'])} files{left}")
+    for word, vectors in record["words"].items():
+        print(f"write {word} in a prompt for {vectors} vector{'s' * (vectors != 1)}")
 
 
 def _scale(text):
@@ -136,7 +146,7 @@ def _scale(text):
 def run_inspect(a):
     from .inspect import inspect
 
-    print("\n".join(inspect(a.path, a.variant)))
+    print("\n".join(inspect(a.path, a.variant, a.keys)))
 
 
 def run_verify(a):

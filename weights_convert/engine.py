@@ -18,8 +18,8 @@ from .tensors import FLOATS, count
 
 
 class Rule(NamedTuple):
-    """Layout: "same"; "1x1", a linear weight stored as a convolution; "part k/n", one of n stacked
-    on the first dimension."""
+    """Layout: "same"; "matrix" and "1x1", a linear weight that may be stored as a convolution, the
+    second being written so; "part k/n", one of n stacked on the first dimension."""
 
     pattern: str
     target: str
@@ -57,12 +57,20 @@ class Match(NamedTuple):
 
 
 def stored_shape(shape, layout):
-    """The shape that a file has for a leaf."""
+    """The shape that is written for a leaf."""
     if layout == "1x1":
         return (*shape, 1, 1)
     if layout.startswith("part"):
         return (shape[0] * int(layout.partition("/")[2]), *shape[1:])
     return tuple(shape)
+
+
+def read_shapes(shape, layout):
+    """The shapes that a file may have for a leaf, the written one first."""
+    written = stored_shape(shape, layout)
+    if layout not in ("matrix", "1x1"):
+        return (written,)
+    return (written, *({tuple(shape), (*shape, 1), (*shape, 1, 1)} - {written}))
 
 
 def part(layout):
@@ -120,7 +128,7 @@ def match(tensors, leaves, rules, names, drops=(), groups=(), where=""):
         for claim in present:
             claims[leaf] = claim
             _own(owners, claim, leaf, report)
-            _fits(claim.key, keys[claim.key], stored_shape(shape, claim.layout), report)
+            _fits(claim.key, keys[claim.key], read_shapes(shape, claim.layout), report)
     dropped = _leave_out(keys, owners, drops, groups, report)
     for key in keys:
         if key not in owners:
@@ -141,9 +149,9 @@ def _own(owners, claim, leaf, report):
     parts[claim.layout] = leaf
 
 
-def _fits(key, stored, shape, report):
-    if stored.shape != shape:
-        report.add("wrong shape", f"{key!r} is {list(stored.shape)}, expected {list(shape)}")
+def _fits(key, stored, shapes, report):
+    if stored.shape not in shapes:
+        report.add("wrong shape", f"{key!r} is {list(stored.shape)}, expected {list(shapes[0])}")
     if stored.dtype not in FLOATS:
         report.add("wrong type", f"{key!r} is {stored.dtype}, expected one of {', '.join(FLOATS)}")
 
@@ -160,7 +168,7 @@ def _leave_out(keys, owners, drops, groups, report):
                 report.add("ambiguous", f"{key!r} is both used and left out ({reason})")
             else:
                 owners[key] = {"left out": reason}
-                _fits(key, keys[key], shapes[key], report)
+                _fits(key, keys[key], (shapes[key],), report)
         if present:
             dropped[reason] = len(present)
     for drop in drops:
@@ -187,8 +195,10 @@ class Report:
         if self.found:
             told = "; ".join(f"{kind}: {', '.join(texts)}" for kind, texts in self.found.items())
             raise InputError(
-                f"{where} does not hold exactly what the model's configuration describes: {told}. Check that the "
-                "file is complete, is of Stable Diffusion 1 or 2, and fits the configuration (--config)."
+                f"{where} does not hold exactly what the model's configuration describes: {told}. "
+                "Check that the file is complete, is of Stable Diffusion 1 or 2, and fits the "
+                "configuration (--config); unknown keys that are no weights of the model can be "
+                "left out with --drop PATTERN."
             )
 
 

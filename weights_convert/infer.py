@@ -11,6 +11,7 @@ from collections import Counter
 
 from diffedit_core.errors import InputError
 
+from .rules_lora import FACTOR, OTHERS
 from .rules_original import CLIP, OPENCLIP, UNET, VAE
 
 # sha256 of public files
@@ -81,24 +82,34 @@ class Shapes:
         }
 
 
+def kind_of(source):
+    """What a file is: "original", "mindone", "lora", "embedding", "component" or None."""
+    if not source.tensors and "string_to_param" in source.extras:
+        return "embedding"
+    return kind(source.tensors)
+
+
 def kind(tensors):
-    """What a file's keys are: "original", "mindone", "lora", "embedding", "component" or None."""
+    """The same, from the keys alone."""
     keys = [key for key, _ in tensors]
     if any(key.startswith(UNET) for key in keys):
         mindone = sum(bool(re.search(r"\.(in|out)_layers_(norm|conv)\.", key)) for key in keys)
         return "mindone" if mindone > sum(".in_layers." in key for key in keys) else "original"
-    if any(
-        re.search(
-            r"\.lora_(down|up|A|B)\.|_lora\.(down|up)\.|\.lora\.(down|up)\.|lora_linear_layer", key
-        )
-        for key in keys
-    ):
+    factors = (FACTOR, *(pattern for pattern, _ in OTHERS))
+    if any(re.search(pattern, key) for key in keys for pattern in factors):
         return "lora"
     if any(re.match(r"(down_blocks|encoder\.down_blocks|text_model)\.", key) for key in keys):
         return "component"
     if 0 < len(keys) <= 4 and all(len(stored.shape) in (1, 2) for _, stored in tensors):
         return "embedding"
     return None
+
+
+def has_scaled_fp8(tensors):
+    """Whether numbers of eight bits have to be multiplied by scales that are keys of their own."""
+    narrow = any(stored.dtype.startswith("F8") for _, stored in tensors)
+    scale = r"(.*\.)?(scaled_fp8|scale_weight|weight_scale(_2)?|scale_input|input_scale)"
+    return narrow and any(re.fullmatch(scale, key) for key, _ in tensors)
 
 
 def uses_open_clip(tensors):
@@ -130,31 +141,15 @@ def _second(shape):
 def unet(shapes):
     """The UNet's configuration."""
     prefix = re.escape(UNET)
-    downs = sorted(shapes.levels(prefix + r"input_blocks\.(\d+)\.0\.op\..*", len))
-    per_level = downs[0] if downs else 3
-    widths_of = shapes.levels(
-        prefix
-        + r"input_blocks\.(\d+)\.0\.(?:emb_layers\.1|out_layers\.0|out_layers\.3|out_layers_norm|"
-        r"out_layers_conv\.conv)\.(?:bias|beta)",
-        _first,
-    )
-    levels = len(downs) + 1
-    firsts = [1 + i * per_level for i in range(levels)]
-    if per_level < 2 or any(first not in widths_of for first in firsts):
-        raise InputError(
-            "The UNet's levels cannot be told from the file: give the folder of a model of the same shapes as "
-            "--config."
-        )
-    widths = [widths_of[first] for first in firsts]
-    depths = {n: 1 + depth for n, depth in _depths(shapes, prefix).items()}
-    attends = [first in depths for first in firsts]
+    per_level, widths, depths = _levels(shapes, prefix)
     linear = shapes.vote(prefix + r".*\.proj_in\.weight", len, 2) == 2
     if linear and any(width is None or width % 64 for width in widths):
         raise InputError(
-            f"The number of heads of a UNet of {widths} channels cannot be told from the file: give the folder of a "
-            "model of the same shapes as --config."
+            f"The number of heads of a UNet of {widths} channels cannot be told from the file: "
+            "give the folder of a model of the same shapes as --config."
         )
-    depth = [depths.get(first, 1) for first in firsts]
+    attends = [depth is not None for depth in depths]
+    depths = [depth or 1 for depth in depths]
     return {
         "_class_name": "UNet2DConditionModel",
         "act_fn": "silu",
@@ -173,10 +168,30 @@ def unet(shapes):
         "norm_num_groups": 32,
         "out_channels": shapes.vote(prefix + r"out\.2(\.conv)?\.(weight|bias)", _first, 4),
         "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]],
-        "transformer_layers_per_block": depth[0] if len(set(depth)) == 1 else depth,
+        "transformer_layers_per_block": depths[0] if len(set(depths)) == 1 else depths,
         "upcast_attention": linear,
         "use_linear_projection": linear,
     }
+
+
+def _levels(shapes, prefix):
+    """(input blocks of a level, [channels of each level], [its transformer blocks or None])."""
+    downs = sorted(shapes.levels(prefix + r"input_blocks\.(\d+)\.0\.op\..*", len))
+    per_level = downs[0] if downs else 3
+    widths_of = shapes.levels(
+        prefix
+        + r"input_blocks\.(\d+)\.0\.(?:emb_layers\.1|out_layers\.0|out_layers\.3|out_layers_norm|"
+        r"out_layers_conv\.conv)\.(?:bias|beta)",
+        _first,
+    )
+    firsts = [1 + i * per_level for i in range(len(downs) + 1)]
+    if per_level < 2 or any(first not in widths_of for first in firsts):
+        raise InputError(
+            "The UNet's levels cannot be told from the file: give the folder of a model of the "
+            "same shapes as --config."
+        )
+    depths = {n: 1 + depth for n, depth in _depths(shapes, prefix).items()}
+    return per_level, [widths_of[n] for n in firsts], [depths.get(n) for n in firsts]
 
 
 def _depths(shapes, prefix):
@@ -199,7 +214,8 @@ def vae(shapes):
     blocks = shapes.levels(prefix + r"encoder\.down\.0\.block\.(\d+)\..*", len, 2)
     if not widths or not blocks or sorted(widths) != list(range(len(widths))):
         raise InputError(
-            "The autoencoder's levels cannot be told from the file: it is not complete, or not of Stable Diffusion."
+            "The autoencoder's levels cannot be told from the file: it is not complete, or not "
+            "of Stable Diffusion."
         )
     latent = shapes.vote(prefix + r"(post_quant_conv|decoder\.conv_in)\.weight", _second, 4)
     return {
@@ -231,12 +247,13 @@ def text(shapes, open_clip, layers):
     inner = shapes.vote(r"cond_stage_model\..*(c_fc|fc1)\.bias", _first)
     if not width or not inner or layers < 1:
         raise InputError(
-            "The text encoder cannot be told from the file: it is not complete, or not of Stable Diffusion 1 or 2."
+            "The text encoder cannot be told from the file: it is not complete, or not of Stable "
+            "Diffusion 1 or 2."
         )
     if width % 64:
         raise InputError(
-            f"The number of heads of a text encoder of {width} channels cannot be told from the file: give the "
-            "folder of a model of the same shapes as --config."
+            f"The number of heads of a text encoder of {width} channels cannot be told from the "
+            "file: give the folder of a model of the same shapes as --config."
         )
     return {
         "architectures": ["CLIPTextModel"],

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from diffedit_core.errors import InputError
 
-from . import additions, infer
+from . import infer, low_rank
 from .sources import COMPONENTS, open_source, read_folder_configs
 from .tensors import SIZES
+from .unpickled import describe, label
 
 KINDS = {
     "original": "Stable Diffusion in the original layout",
@@ -17,33 +18,71 @@ KINDS = {
     "embedding": "a textual-inversion embedding",
     None: "tensors of another kind",
 }
+TOLD = (
+    "block_out_channels",
+    "cross_attention_dim",
+    "use_linear_projection",
+    "latent_channels",
+    "hidden_size",
+    "num_hidden_layers",
+    "vocab_size",
+)
 
 
-def inspect(path, variant=None):
-    """Lines that say what a path holds. Raises InputError for what cannot be read."""
+def inspect(path, variant=None, keys=False):
+    """Lines that say what a path holds.
+
+    Args:
+        path: a model folder or a file.
+        variant: of a folder's files, such as "fp16".
+        keys: also one line for each tensor.
+    Raises:
+        InputError: it cannot be read.
+    """
     source = open_source(Path(path), variant)
-    size = sum(file.stat().st_size for file in source.files)
+    size, files = sum(file.stat().st_size for file in source.files), len(source.files)
+    lines = [
+        f"{source.path}: {source.format}, {files} file{'s' * (files != 1)}, {size / 1e6:,.1f} MB",
+        f"{len(source.tensors)} tensors: {_dtypes(source)}",
+    ]
+    if source.format == "diffusers":
+        lines += _folder(source)
+    else:
+        kind = infer.kind_of(source)
+        lines.append(low_rank.describe(source.tensors) if kind == "lora" else KINDS[kind])
+        if kind in ("original", "mindone"):
+            lines += _model(source, kind)
+        lines += _beside(source)
+    if keys:
+        for key, stored in (*source.tensors, *source.beside):
+            lines.append(f"{key} {stored.dtype} {list(stored.shape)}")
+    return lines
+
+
+def _dtypes(source):
+    """How many numbers of which dtypes."""
     dtypes = Counter()
     for _, stored in source.tensors:
         dtypes[stored.dtype] += stored.count
-    numbers = ", ".join(
+    return ", ".join(
         f"{number:,} {dtype} ({number * SIZES[dtype] / 1e6:,.1f} MB)"
         for dtype, number in dtypes.most_common()
     )
-    lines = [
-        f"{source.path}: {source.format}, {len(source.files)} file{'s' * (len(source.files) != 1)}, {size / 1e6:,.1f} MB",
-        f"{len(source.tensors)} tensors: {numbers}",
-    ]
-    if source.format == "diffusers":
-        return lines + _folder(source)
-    kind = infer.kind(source.tensors)
-    lines.append(additions.describe(source.tensors) if kind == "lora" else KINDS[kind])
-    if kind in ("original", "mindone"):
-        lines += _model(source, kind)
-    shown = {name: value for name, value in source.extras.items() if value}
-    return lines + [
-        f"also: {name} = {json.dumps(value, default=str)[:200]}" for name, value in shown.items()
-    ]
+
+
+def _beside(source):
+    """What is beside the weights."""
+    lines = []
+    if source.format == "safetensors":
+        metadata = json.dumps(source.extras["metadata"])
+        return [f"also: metadata = {metadata[:200]}"] if source.extras["metadata"] else []
+    for name, value in source.extras.items():
+        if value:
+            lines.append(f"also: {label(name)} = {describe(value)}")
+    if source.beside:
+        lines.append(f"also: {len(source.beside)} tensors that are not among the weights")
+    names = Counter(source.objects.values())
+    return lines + [f"also: {n} of {name}, not loaded" for name, n in names.most_common()]
 
 
 def _folder(source):
@@ -58,9 +97,8 @@ def _folder(source):
 
 def _model(source, kind):
     """The configuration that the shapes tell, as far as they do."""
-    shapes, open_clip = infer.Shapes(source.tensors), kind == "mindone" or infer.uses_open_clip(
-        source.tensors
-    )
+    shapes = infer.Shapes(source.tensors)
+    open_clip = kind == "mindone" or infer.uses_open_clip(source.tensors)
     lines = []
     for name, ask in (
         ("unet", lambda: infer.unet(shapes)),
@@ -69,18 +107,8 @@ def _model(source, kind):
     ):
         try:
             told = ask()
-            keys = (
-                "block_out_channels",
-                "cross_attention_dim",
-                "use_linear_projection",
-                "latent_channels",
-                "hidden_size",
-                "num_hidden_layers",
-                "vocab_size",
-            )
-            lines.append(
-                f"{name}: " + ", ".join(f"{key} {told[key]}" for key in keys if key in told)
-            )
+            shown = ", ".join(f"{key} {told[key]}" for key in TOLD if key in told)
+            lines.append(f"{name}: {shown}")
         except InputError as error:
             lines.append(f"{name}: {error}")
     averages = sum(key.startswith("model_ema.diffusion_model") for key, _ in source.tensors)

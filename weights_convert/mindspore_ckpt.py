@@ -59,7 +59,8 @@ def read(path):
             values = _values(file, end)
         except ValueError as error:
             raise InputError(
-                f"{path} is not a complete MindSpore checkpoint ({error}): copy or download it again."
+                f"{path} is not a complete MindSpore checkpoint ({error}): copy or download it "
+                "again."
             ) from None
     return [
         (tag, Stored(path, dtype, shape, pieces))
@@ -155,7 +156,8 @@ def _joined(path, values):
     for tag, dims, kind, offset, size in values:
         if kind not in TYPES:
             raise InputError(
-                f"{tag!r} in {path} has the type {kind!r}, which is not read: save the file without it."
+                f"{tag!r} in {path} has the type {kind!r}, which is not read: save the file "
+                "without it."
             )
         if joined and joined[-1][0] == tag and joined[-1][1:3] == (TYPES[kind], dims):
             joined[-1][3].append((offset, size))
@@ -166,8 +168,8 @@ def _joined(path, values):
         shape = () if dims == (0,) and total else dims  # a scalar is written with the dims [0]
         if len(shape) > 64 or count(shape) * SIZES[dtype] != total:
             raise InputError(
-                f"{tag!r} in {path} has {total} bytes for the shape {list(dims)} and {dtype}: the file is damaged "
-                "or gives it twice, copy or download it again."
+                f"{tag!r} in {path} has {total} bytes for the shape {list(dims)} and {dtype}: the "
+                "file is damaged or gives it twice, copy or download it again."
             )
         yield tag, dtype, shape, tuple(pieces)
 
@@ -191,8 +193,8 @@ def _frame(output):
     size = count(output.shape) * SIZES[output.dtype]
     if size > MAX_MESSAGE:
         raise InputError(
-            f"{output.name!r} has {size} bytes, a MindSpore checkpoint holds at most {MAX_MESSAGE} in one tensor: "
-            "use --dtype fp16."
+            f"{output.name!r} has {size} bytes, a MindSpore checkpoint holds at most "
+            f"{MAX_MESSAGE} in one tensor: use --dtype fp16."
         )
     kind, tag = NAMES[output.dtype].encode(), output.name.encode()
     tensor = b"".join(bytes([DIMS]) + _number(n) for n in output.shape or (0,))

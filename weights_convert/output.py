@@ -134,8 +134,8 @@ def _checked(check, block, position, path):
     value = zlib.crc32(block[max(begin - position, 0) : max(begin + size - position, 0)], value)
     if begin + size <= position + len(block) and value != wanted:
         raise InputError(
-            f"{path} is damaged between bytes {begin} and {begin + size} (its own checksum says so): "
-            "copy or download it again."
+            f"{path} is damaged between bytes {begin} and {begin + size} (its own checksum says "
+            "so): copy or download it again."
         )
     return begin, size, wanted, value
 
@@ -167,16 +167,16 @@ def fresh_place(target, needed):
         free = shutil.disk_usage(target.parent).free
         if free < needed:
             raise InputError(
-                f"{target.parent} has {free / 1e9:.2f} GB free, the result needs {needed / 1e9:.2f}: free some, or "
-                "use --dtype fp16."
+                f"{target.parent} has {free / 1e9:.2f} GB free, the result needs "
+                f"{needed / 1e9:.2f}: free some, or use --dtype fp16."
             )
         place = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         place.chmod(0o755)
         yield place
     except OSError as error:
         raise InputError(
-            f"{target} could not be written ({error.strerror or error}): free some space or name another "
-            "target."
+            f"{target} could not be written ({error.strerror or error}): free some space or name "
+            "another target."
         ) from None
     finally:
         if place is not None:

@@ -1,5 +1,5 @@
-"""Low-rank files: the keys of a weight's two factors, as kohya's trainer and the versions of
-diffusers name them."""
+"""Low-rank files: the keys of a weight's two factors, as kohya's trainer, the versions of diffusers
+and PEFT name them."""
 
 from .engine import Rule
 
@@ -11,6 +11,9 @@ RULES = (
     Rule(r"unet/(?P<path>.+)\.weight", "lora_unet_{flat}", "kohya"),
     Rule(r"text_encoder/(?P<path>.+)\.weight", "lora_te_{flat}", "kohya"),
     Rule(_PATH, "{component}.{path}", "peft"),
+    Rule(r"(unet|text_encoder)/(?P<path>.+)\.weight", "base_model.model.{path}", "peft"),
+    Rule(_PATH, "base_model.model.{component}.{path}", "peft"),
+    Rule(_PATH, "{component}.base_model.model.{path}", "peft"),
     Rule(_PATH, "{component}.{path}", "diffusers"),
     Rule(r"unet/(?P<path>.+)\.weight", "{path}", "diffusers"),
     Rule(r"text_encoder/(?P<path>.+)\.weight", "text_encoder.{path}", "linear"),
@@ -39,6 +42,18 @@ ENDINGS = {
     "linear": (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight", ".alpha"),
     "processor": ("_lora.down.weight", "_lora.up.weight", "_lora.alpha"),
 }
+# what a key of a factor looks like
+FACTOR = r"\.lora_(down|up|A|B)\.|_lora\.(down|up)\.|\.lora\.(down|up)\.|lora_linear_layer"
+# (what a key looks like, kind of change): other ways to change weights, which are not merged
+OTHERS = (
+    (r"dora_scale|lora_magnitude_vector", "DoRA"),
+    (r"\.hada_[wt]\d", "LoHa"),
+    (r"\.lokr_[wt]\d", "LoKr"),
+    (r"\.oft_(blocks|diag|R)|\.oft_r\b", "OFT"),
+    (r"\.(ia3_l|on_input)\b", "(IA)^3"),
+    (r"\.lora_mid\.", "LoCon in Tucker's form"),
+    (r"\.(diff|diff_b)$", "full differences"),
+)
 
 
 def numbers(groups):

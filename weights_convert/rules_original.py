@@ -41,11 +41,12 @@ UNET_PARTS = (
     (r"unet/conv_norm_out", "out.0"),
     (r"unet/conv_out", "out.2"),
 )
+PART = r"(?P<part>norm1|conv1|norm2|conv2)"
 VAE_PARTS = (
     (r"vae/(?P<place>(?:en|de)coder\.conv_(?:in|out)|quant_conv|post_quant_conv)", "{place}"),
     (r"vae/(?P<side>encoder|decoder)\.conv_norm_out", "{side}.norm_out"),
     (
-        r"vae/(?P<side>encoder|decoder)\.mid_block\.resnets\.(?P<j>\d+)\.(?P<part>norm1|conv1|norm2|conv2)",
+        r"vae/(?P<side>encoder|decoder)\.mid_block\.resnets\.(?P<j>\d+)\." + PART,
         "{side}.mid.block_{next}.{part}",
     ),
     (
@@ -53,7 +54,7 @@ VAE_PARTS = (
         "{side}.mid.attn_1.norm",
     ),
     (
-        r"vae/encoder\.down_blocks\.(?P<i>\d+)\.resnets\.(?P<j>\d+)\.(?P<part>norm1|conv1|norm2|conv2)",
+        r"vae/encoder\.down_blocks\.(?P<i>\d+)\.resnets\.(?P<j>\d+)\." + PART,
         "encoder.down.{i}.block.{j}.{part}",
     ),
     (
@@ -65,7 +66,7 @@ VAE_PARTS = (
         "encoder.down.{i}.downsample.conv",
     ),
     (
-        r"vae/decoder\.up_blocks\.(?P<i>\d+)\.resnets\.(?P<j>\d+)\.(?P<part>norm1|conv1|norm2|conv2)",
+        r"vae/decoder\.up_blocks\.(?P<i>\d+)\.resnets\.(?P<j>\d+)\." + PART,
         "decoder.up.{mirror}.block.{j}.{part}",
     ),
     (
@@ -77,18 +78,39 @@ VAE_PARTS = (
         "decoder.up.{mirror}.upsample.conv",
     ),
 )
-VAE_ATTENTION = (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), (r"to_out\.0", "proj_out"))
+# (name in the core, the released name, names of two versions of diffusers)
+VAE_ATTENTION = (
+    ("to_q", "q", ("to_q", "query")),
+    ("to_k", "k", ("to_k", "key")),
+    ("to_v", "v", ("to_v", "value")),
+    (r"to_out\.0", "proj_out", ("to_out.0", "proj_attn")),
+)
+
+
+def _vae_attention(name, target):
+    """The rules of one matrix and its bias in the autoencoder's attention."""
+    place = r"vae/(?P<side>encoder|decoder)\.mid_block\.attentions\.0"
+    return [
+        Rule(rf"{place}\.{name}\.{leaf}", f"{VAE}{{side}}.mid.attn_1.{target}.{leaf}", layout)
+        for leaf, layout in (("weight", "1x1"), ("bias", "same"))
+    ]
+
 
 VAE_RULES = (
     *(Rule(pattern + LEAF, VAE + target + ".{leaf}") for pattern, target in VAE_PARTS),
+    *(rule for name, target, _ in VAE_ATTENTION for rule in _vae_attention(name, target)),
+)
+# files that were put together from both layouts
+VAE_OTHER_RULES = (
     *(
-        Rule(
-            rf"vae/(?P<side>encoder|decoder)\.mid_block\.attentions\.0\.{name}\.{leaf}",
-            f"{VAE}{{side}}.mid.attn_1.{target}.{leaf}",
-            layout,
-        )
-        for name, target in VAE_ATTENTION
-        for leaf, layout in (("weight", "1x1"), ("bias", "same"))
+        rule
+        for name, _, others in VAE_ATTENTION
+        for o in others
+        for rule in _vae_attention(name, o)
+    ),
+    Rule(
+        r"vae/(?P<side>encoder|decoder)\.mid_block\.attentions\.0\.group_norm" + LEAF,
+        VAE + "{side}.mid.attn_1.group_norm.{leaf}",
     ),
 )
 UNET_RULES = (
@@ -148,8 +170,9 @@ CLIP_RULES = (
 
 _SCHEDULE = (
     "betas|alphas_cumprod|alphas_cumprod_prev|sqrt_alphas_cumprod|sqrt_one_minus_alphas_cumprod"
-    "|log_one_minus_alphas_cumprod|sqrt_recip_alphas_cumprod|sqrt_recipm1_alphas_cumprod|posterior_variance"
-    "|posterior_log_variance_clipped|posterior_mean_coef1|posterior_mean_coef2|lvlb_weights|logvar|scale_factor"
+    "|log_one_minus_alphas_cumprod|sqrt_recip_alphas_cumprod|sqrt_recipm1_alphas_cumprod"
+    "|posterior_variance|posterior_log_variance_clipped|posterior_mean_coef1|posterior_mean_coef2"
+    "|lvlb_weights|logvar|scale_factor"
 )
 DROPS = (
     Drop(_SCHEDULE, "the noise schedule, which the scheduler's configuration describes"),
@@ -164,7 +187,8 @@ DROPS = (
 
 def rules(open_clip):
     """The whole table, with OpenCLIP's names (Stable Diffusion 2) or CLIP's (1)."""
-    return (*UNET_RULES, *VAE_RULES, *(OPENCLIP_RULES if open_clip else CLIP_RULES))
+    text = OPENCLIP_RULES if open_clip else CLIP_RULES
+    return (*UNET_RULES, *VAE_RULES, *VAE_OTHER_RULES, *text)
 
 
 def numbers(unet, vae):

@@ -12,6 +12,8 @@ from diffedit_core.errors import InputError
 from .tensors import SIZES, Stored, count
 
 MAX_HEADER = 100_000_000  # bytes, the format's own limit
+# dtypes of the format that no weight of Stable Diffusion 1 or 2 has a use for
+UNREAD = ("F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F6_E2M3", "F6_E3M2", "F4")
 AGAIN = "copy or download it again."
 
 
@@ -63,6 +65,8 @@ def read(path):
             end += stored.pieces[0][1]
         if end != size:
             raise ValueError(f"its tensors end at byte {end}, the file at {size}")
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a valid safetensors file ({error}): {AGAIN}") from None
     return [(name, stored) for stored, name in tensors], (
@@ -75,6 +79,11 @@ def _entry(path, name, entry, start):
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{name!r} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if isinstance(dtype, str) and dtype in UNREAD:
+        raise InputError(
+            f"{name!r} in {path} is {dtype}, which is not read: use the file of the same model in "
+            "fp16."
+        )
     if not isinstance(dtype, str) or dtype not in SIZES:
         raise ValueError(f"{name!r} has the unknown dtype {dtype!r}")
     for numbers in (shape, offsets):

@@ -9,7 +9,6 @@ from diffedit_core.settings import read_index, read_json
 from diffedit_core.errors import InputError
 
 from . import mindspore_ckpt, safetensors_file, torch_zip
-from .tensors import Stored
 
 COMPONENTS = ("text_encoder", "unet", "vae")
 # base names of a component's weights, the preferred first; PyTorch's text encoder is called
@@ -39,7 +38,9 @@ class Source:
         files: the files whose bytes the tensors are.
         tensors: [(key, Stored)], as often as the files name them.
         checks: {file: [(offset, bytes, CRC-32)]} that the files bring along.
-        extras: what else a PyTorch file holds beside its tensors.
+        beside: [(path, Stored)] of a PyTorch file's tensors that are not among its weights.
+        objects: {path: name} of what a PyTorch file holds of other programs.
+        extras: what else a file holds beside its tensors.
     """
 
     path: Path
@@ -47,6 +48,8 @@ class Source:
     files: list
     tensors: list
     checks: dict = field(default_factory=dict)
+    beside: list = field(default_factory=list)
+    objects: dict = field(default_factory=dict)
     extras: dict = field(default_factory=dict)
 
 
@@ -79,9 +82,8 @@ def open_file(path):
             start = file.read(64)
         size = path.stat().st_size
         if torch_zip.looks_like(start, size):
-            content, checks = torch_zip.read(path)
-            tensors, extras = state_dict(content)
-            return Source(path, "PyTorch", [path], tensors, {path: checks}, extras)
+            found, checks = torch_zip.read(path)
+            return Source(path, "PyTorch", [path], checks={path: checks}, **found._asdict())
         if safetensors_file.looks_like(start, size):
             tensors, metadata = safetensors_file.read(path)
             return Source(path, "safetensors", [path], tensors, extras={"metadata": metadata})
@@ -90,8 +92,8 @@ def open_file(path):
             return Source(path, "MindSpore", [path], tensors, {path: checks})
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror or error}): check that it exists and is yours to "
-            "read."
+            f"{path} cannot be read ({error.strerror or error}): check that it exists and is "
+            "yours to read."
         ) from None
     if start[:2] == b"\x80\x02":
         raise InputError(
@@ -103,30 +105,11 @@ def open_file(path):
     )
 
 
-def state_dict(content):
-    """The tensors of an unpickled object, and what is beside them: of a training state, its
-    `state_dict`."""
-    if not isinstance(content, dict):
-        return [], {"content": content}
-    inner = content.get("state_dict")
-    weights = inner if isinstance(inner, dict) else content
-    tensors = [(str(key), value) for key, value in weights.items() if isinstance(value, Stored)]
-    extras = {
-        key: value
-        for key, value in content.items()
-        if not isinstance(value, Stored) and value is not inner
-    }
-    if weights is inner:
-        extras.update(
-            {key: value for key, value in weights.items() if not isinstance(value, Stored)}
-        )
-    return tensors, extras
-
-
 def _folder(path, variant):
     if not (path / "model_index.json").is_file():
         raise InputError(
-            f"{path} has no model_index.json: give the top folder of a model in the diffusers layout, or a file."
+            f"{path} has no model_index.json: give the top folder of a model in the diffusers "
+            "layout, or a file."
         )
     source = Source(path, "diffusers", [], [])
     for component in COMPONENTS:
@@ -134,7 +117,9 @@ def _folder(path, variant):
             opened = open_file(file)
             source.files.append(file)
             source.checks.update(opened.checks)
-            source.tensors += [(f"{component}/{key}", stored) for key, stored in opened.tensors]
+            for own, more in ((source.tensors, opened.tensors), (source.beside, opened.beside)):
+                own += [(f"{component}/{key}", stored) for key, stored in more]
+            source.objects |= {f"{component}/{path}": o for path, o in opened.objects.items()}
             if listed is not None:
                 _agrees(file, listed, {key for key, _ in opened.tensors})
     return source
@@ -145,7 +130,8 @@ def _agrees(file, listed, held):
     wrong = sorted(listed ^ held)
     if wrong:
         raise InputError(
-            f"{file} and its index disagree about {', '.join(map(repr, wrong))}: copy or download both again."
+            f"{file} and its index disagree about {', '.join(map(repr, wrong))}: copy or download "
+            "both again."
         )
 
 
@@ -215,8 +201,8 @@ def read_tokenizer(folder):
         {"vocab.json", "merges.txt"} <= set(found) or "tokenizer.json" in found
     ):
         raise InputError(
-            f"{place} has no tokenizer_config.json, or no vocab.json with merges.txt: copy it from the model's "
-            "release."
+            f"{place} has no tokenizer_config.json, or no vocab.json with merges.txt: copy it "
+            "from the model's release."
         )
     return found
 

@@ -14,6 +14,10 @@ SIZES = {
     "F32": 4,
     "F16": 2,
     "BF16": 2,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "C64": 8,
+    "C128": 16,
     "I64": 8,
     "U64": 8,
     "I32": 4,
@@ -24,9 +28,11 @@ SIZES = {
     "U8": 1,
     "BOOL": 1,
 }
-NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # numpy has no bfloat16: its bits
+# numpy has no bfloat16 and no numbers of eight bits: their bits
+NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
 FLOATS = tuple(NUMPY)  # what weights may be stored as, the widest first
-EXPONENT = {"F16": 0x7C00, "BF16": 0x7F80}  # the bits that are all set in NaN and infinity
+KEPT = {"F8_E4M3": "F16", "F8_E5M2": "F16"}  # what is written instead; it holds every number
+EXPONENT = {"F16": 0x7C00, "BF16": 0x7F80, "F8_E5M2": 0x7C}  # all set in NaN and infinity
 
 
 @dataclass(frozen=True)
@@ -140,8 +146,27 @@ def read(stored, first=0, last=None):
 
 
 def widen(raw, dtype):
-    """The numbers of raw storage: bfloat16 becomes float32, the others are numbers already."""
-    return (raw.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else raw
+    """The numbers of raw storage: bfloat16 becomes float32, eight bits float16, the others are
+    numbers already."""
+    if dtype == "BF16":
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    if dtype == "F8_E5M2":  # the upper half of a float16
+        return (raw.astype(np.uint16) << 8).view(np.float16)
+    return _E4M3[raw] if dtype == "F8_E4M3" else raw
+
+
+def _e4m3():
+    """The numbers of the 256 patterns of float8_e4m3fn: a sign, four bits of exponent with a bias
+    of 7, three of mantissa; no infinity (Micikevicius et al. 2022, arXiv 2209.05433, table 1)."""
+    bits = np.arange(128)
+    exponent, mantissa = bits >> 3, bits & 7
+    normal = 2.0 ** (exponent - 7) * (1 + mantissa / 8)
+    values = np.where(exponent > 0, normal, 2.0**-6 * mantissa / 8)
+    values[-1] = np.nan
+    return np.concatenate((values, -values)).astype(np.float16)
+
+
+_E4M3 = _e4m3()
 
 
 def narrow(values, dtype):
@@ -162,7 +187,10 @@ def load(stored):
 def is_finite(raw, dtype):
     """Whether raw storage holds neither NaN nor infinity."""
     if dtype in EXPONENT:
-        return bool(((raw.view(np.uint16) & EXPONENT[dtype]) != EXPONENT[dtype]).all())
+        bits = raw.view(np.dtype(f"u{SIZES[dtype]}"))
+        return bool(((bits & EXPONENT[dtype]) != EXPONENT[dtype]).all())
+    if dtype == "F8_E4M3":
+        return bool(((raw & 0x7F) != 0x7F).all())
     return bool(np.isfinite(raw).all())
 
 
@@ -182,8 +210,8 @@ def chunks(output, elements):
             raw = read(stored, first, last)
             if not is_finite(raw, stored.dtype):
                 raise InputError(
-                    f"{output.name!r} in {stored.path} holds NaN or infinity: the file is damaged or its training "
-                    "failed, use another one."
+                    f"{output.name!r} in {stored.path} holds NaN or infinity: the file is damaged "
+                    "or its training failed, use another one."
                 )
             if stored.dtype == output.dtype and not factors:
                 yield raw

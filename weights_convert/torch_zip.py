@@ -1,19 +1,16 @@
-"""PyTorch's zip format (.ckpt, .bin, .pt), read without PyTorch and without running its pickle.
+"""PyTorch's zip format (.ckpt, .bin, .pt), read without PyTorch: a pickle, which
+`pickle_machine` reads without running it, and one plainly stored member for each storage."""
 
-A pickle is a program. `pickletools` splits it into operations without executing any; the small
-machine below knows those that build dictionaries, tuples and numbers, and four names: those that
-put a tensor together. Every other operation or name stops the reading and is named. Nothing is
-imported or called on the pickle's behalf.
-"""
-
-import pickletools
 import struct
 import zipfile
 from typing import NamedTuple
 
 from diffedit_core.errors import InputError
 
+from . import pickle_machine
+from .inert import Inert, Name, Refused
 from .tensors import SIZES, Stored, count, row_major
+from .unpickled import contents
 
 MAX_PICKLE = 64 << 20  # bytes; the public files have less than one
 STORAGES = {
@@ -27,13 +24,32 @@ STORAGES = {
     "CharStorage": "I8",
     "ByteStorage": "U8",
     "BoolStorage": "BOOL",
+    "ComplexFloatStorage": "C64",
+    "ComplexDoubleStorage": "C128",
+    "QInt8Storage": "I8",
+    "QUInt8Storage": "U8",
+    "QInt32Storage": "I32",
+    "UntypedStorage": "U8",
 }
-TENSOR, PARAMETER, ORDERED = (
-    "torch._utils._rebuild_tensor_v2",
-    "torch._utils._rebuild_parameter",
-    "collections.OrderedDict",
-)
-ALLOWED = {TENSOR, PARAMETER, ORDERED, *(f"torch.{name}" for name in STORAGES)}
+DTYPES = {  # of a tensor in an untyped storage
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "bool": "BOOL",
+    "complex64": "C64",
+    "complex128": "C128",
+}
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 BROKEN = (
     zipfile.BadZipFile,
@@ -49,33 +65,15 @@ BROKEN = (
 AGAIN = "copy or download it again, or use the safetensors file of the same model."
 
 
-class Name(NamedTuple):
-    """A global of the pickle: its name, and nothing else."""
-
-    text: str
-
-
-class Storage(NamedTuple):
-    dtype: str
-    key: str
-    count: int
-
-
-class Refused(ValueError):
-    """Why a pickle is not read."""
-
-
 def looks_like(start, size):
     return start[:4] == b"PK\x03\x04"
 
 
 def read(path):
-    """The object that the file holds, its tensors as `Stored`, and [(offset, bytes, CRC-32)] to
-    check.
+    """The `Contents` of the file, its tensors as `Stored`, and [(offset, bytes, CRC-32)] to check.
 
     Raises:
-        InputError: the file is no such archive, is incomplete, or holds anything but tensors in
-            dictionaries.
+        InputError: the file is no such archive, is incomplete, or its pickle is malformed.
     """
     try:
         with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
@@ -92,7 +90,9 @@ def read(path):
             f"{path} cannot be read as a PyTorch zip file ({error}): {AGAIN}"
         ) from None
     try:
-        content = run(program, lambda *parts: _tensor(path, records, root, *parts))
+        content = contents(
+            *pickle_machine.run(program, lambda own: _storage(path, records, root, own), _tensor)
+        )
     except Refused as error:
         raise InputError(f"{path} is not loaded, because {error}: {AGAIN}") from None
     return content, [(record.offset, record.size, record.crc) for record in records.values()]
@@ -137,212 +137,56 @@ def _root(records):
     return found[0]
 
 
-def _tensor(path, records, root, storage, first, shape, strides):
-    """`_rebuild_tensor_v2` as a place in the file."""
-    record = records.get(f"{root}data/{storage.key}")
-    size = SIZES[storage.dtype]
-    if record is None or record.size != storage.count * size:
-        raise Refused(
-            f"the storage {storage.key!r} of {storage.count} numbers is missing or has another size"
-        )
+def _storage(path, records, root, identity):
+    """("storage", torch.FloatStorage, key, device, numbers) as numbers in a row. What else is
+    referred to is of no use."""
+    if not isinstance(identity, tuple) or identity[:1] != ("storage",):
+        return Inert("object outside the pickle", (identity,))
+    if len(identity) != 5:
+        raise Refused("its pickle refers to a storage in an unknown way")
+    _, name, key, _, number = identity
+    kind = name.text if isinstance(name, Name) else ""
+    dtype = STORAGES.get(kind.rpartition(".")[2]) if kind.startswith("torch.") else None
+    if dtype is None:
+        raise Refused(f"it has a storage of the kind {kind!r}, which is not known")
+    if type(number) is not int or not isinstance(key, str):
+        raise Refused("its pickle refers to a storage in an unknown way")
+    record = records.get(f"{root}data/{key}")
+    if record is None or record.size != number * SIZES[dtype]:
+        raise Refused(f"the storage {key!r} of {number} numbers is missing or has another size")
+    return Stored(path, dtype, (number,), ((record.offset, record.size),))
+
+
+def _tensor(storage=None, first=None, shape=None, strides=None, *rest):
+    """`_rebuild_tensor_v2`, or `_v3` with the dtype at its end, as a place in the file."""
+    if not isinstance(storage, Stored) or len(storage.shape) != 1 or storage.strides:
+        raise Refused("its pickle puts a tensor together from something that is no storage")
+    dtype = storage.dtype
+    if len(rest) > 2 and isinstance(rest[2], Name):
+        dtype = DTYPES.get(rest[2].text.removeprefix("torch."))
+        if dtype is None:
+            raise Refused(f"it has a tensor of the type {rest[2].text!r}, which is not read")
+    size, bytes_there = SIZES[dtype], storage.pieces[0][1]
     if (
-        len(shape) != len(strides)
+        not isinstance(shape, (tuple, list))
+        or not isinstance(strides, (tuple, list))
+        or len(shape) != len(strides)
         or len(shape) > 32
         or any(type(n) is not int or n < 0 for n in (first, *shape, *strides))
     ):
         raise Refused("a tensor has an impossible shape")
     numbers = count(shape)
     last = first + 1 + sum((n - 1) * s for n, s in zip(shape, strides)) if numbers else first
-    if last > storage.count:
-        raise Refused(f"a tensor of shape {list(shape)} reaches beyond its storage {storage.key!r}")
+    if last * size > bytes_there:
+        raise Refused(f"a tensor of shape {list(shape)} reaches beyond its storage")
     used = [(n, s) for n, s in zip(shape, strides) if n != 1]
     plain = not numbers or [s for _, s in used] == list(row_major([n for n, _ in used]))
-    if not plain and last - first > 4 * numbers or not plain and 0 in dict(used).values():
+    if not plain and (last - first > 4 * numbers or 0 in dict(used).values()):
         raise Refused(f"a tensor of shape {list(shape)} is a view with gaps or repetitions")
     return Stored(
-        path,
-        storage.dtype,
+        storage.path,
+        dtype,
         tuple(shape),
-        ((record.offset + first * size, (last - first) * size),),
+        ((storage.pieces[0][0] + first * size, (last - first) * size),),
         None if plain else tuple(strides),
     )
-
-
-def _refuse_name(text):
-    raise Refused(
-        f"its pickle names {text!r}, which is none of the names that put tensors together"
-    )
-
-
-def run(program, tensor):
-    """What a pickle builds, with `tensor(storage, first, shape, strides)` for each tensor.
-
-    Raises:
-        Refused: any operation or name that is not needed for dictionaries of tensors.
-    """
-    machine = _Machine(tensor)
-    try:
-        for operation, argument, _ in pickletools.genops(program):
-            if operation.name == "STOP":
-                return machine.pop(1)[0]
-            machine.do(operation.name, argument)
-    except (IndexError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
-        if isinstance(error, Refused):
-            raise
-        raise Refused(f"its pickle is malformed ({type(error).__name__}: {error})") from None
-    raise Refused("its pickle has no end")
-
-
-class _Machine:
-    """The stack, the marks on it, and the memo of a pickle."""
-
-    def __init__(self, tensor):
-        self.tensor, self.stack, self.marks, self.memo = tensor, [], [], {}
-
-    def do(self, name, argument):
-        """One operation."""
-        if name in CONSTANTS:
-            self.stack.append(CONSTANTS[name]())
-        elif name in ARGUMENTS:
-            self.stack.append(argument)
-        elif name in TUPLES:
-            self.stack.append(tuple(self.pop(TUPLES[name])))
-        elif name in OPERATIONS:
-            OPERATIONS[name](self, argument)
-        elif name not in ("PROTO", "FRAME"):
-            raise Refused(f"its pickle has the operation {name}, which is not needed for tensors")
-
-    def pop(self, number):
-        """That many items from the top, none from below the last mark."""
-        place = len(self.stack) - number
-        if place < (self.marks[-1] if self.marks else 0):
-            raise Refused("its pickle takes more from the stack than there is")
-        items, self.stack[place:] = self.stack[place:], []
-        return items
-
-    def since_mark(self):
-        return self.pop(len(self.stack) - self.marks.pop())
-
-    def top(self, kind):
-        """The top item, which has to be of a kind that can be filled."""
-        if not isinstance(self.stack[-1], kind):
-            raise Refused(f"its pickle fills something that is no {kind.__name__}")
-        return self.stack[-1]
-
-    def mark(self, _):
-        self.marks.append(len(self.stack))
-
-    def tuple(self, _):
-        self.stack.append(tuple(self.since_mark()))
-
-    def put(self, index):
-        self.memo[len(self.memo) if index is None else index] = self.stack[-1]
-
-    def get(self, index):
-        self.stack.append(self.memo[index])
-
-    def name(self, text):
-        self.stack.append(_name(text.replace(" ", ".")))
-
-    def stack_name(self, _):
-        self.stack.append(_name("{}.{}".format(*self.pop(2))))
-
-    def storage(self, _):
-        self.stack.append(_storage(self.pop(1)[0]))
-
-    def call(self, _):
-        self.stack.append(_call(*self.pop(2), self.tensor))
-
-    def append(self, _):
-        items = self.pop(1)
-        self.top(list).extend(items)
-
-    def appends(self, _):
-        items = self.since_mark()
-        self.top(list).extend(items)
-
-    def set_item(self, _):
-        items = self.pop(2)
-        _fill(self.top(dict), items)
-
-    def set_items(self, _):
-        items = self.since_mark()
-        _fill(self.top(dict), items)
-
-    def build(self, _):
-        self.pop(1)  # the state of an OrderedDict, to which torch gives a `_metadata`
-        self.top(dict)
-
-
-CONSTANTS = {
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-}
-ARGUMENTS = frozenset(
-    "BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8".split()
-)
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-OPERATIONS = {
-    "MARK": _Machine.mark,
-    "TUPLE": _Machine.tuple,
-    "BINPUT": _Machine.put,
-    "LONG_BINPUT": _Machine.put,
-    "MEMOIZE": _Machine.put,
-    "BINGET": _Machine.get,
-    "LONG_BINGET": _Machine.get,
-    "GLOBAL": _Machine.name,
-    "STACK_GLOBAL": _Machine.stack_name,
-    "BINPERSID": _Machine.storage,
-    "REDUCE": _Machine.call,
-    "APPEND": _Machine.append,
-    "APPENDS": _Machine.appends,
-    "SETITEM": _Machine.set_item,
-    "SETITEMS": _Machine.set_items,
-    "BUILD": _Machine.build,
-}
-
-
-def _name(text):
-    return Name(text) if text in ALLOWED else _refuse_name(text)
-
-
-def _fill(mapping, items):
-    if len(items) % 2:
-        raise Refused("its pickle has a key without a value")
-    for key, value in zip(items[::2], items[1::2]):
-        if not isinstance(key, (str, int)):
-            raise Refused(f"its pickle has a key that is no text ({type(key).__name__})")
-        if key in mapping:
-            raise Refused(f"its pickle gives {key!r} twice")
-        mapping[key] = value
-
-
-def _storage(identity):
-    """("storage", torch.FloatStorage, key, device, numbers)."""
-    kind, name, key, _, number = identity
-    if (
-        kind != "storage"
-        or not isinstance(name, Name)
-        or type(number) is not int
-        or not isinstance(key, str)
-    ):
-        raise Refused("its pickle refers to something that is no storage")
-    return Storage(STORAGES[name.text.rpartition(".")[2]], key, number)
-
-
-def _call(function, arguments, tensor):
-    """The three allowed calls, each answered without calling anything."""
-    if not isinstance(function, Name) or not isinstance(arguments, tuple):
-        raise Refused("its pickle calls something that is no name")
-    if function.text == ORDERED and not arguments:
-        return {}
-    if function.text == PARAMETER and isinstance(arguments[0], Stored):
-        return arguments[0]
-    if function.text == TENSOR and isinstance(arguments[0], Storage):
-        storage, first, shape, strides = arguments[:4]
-        return tensor(storage, first, shape, strides)
-    raise Refused(f"its pickle calls {function.text!r} with something else than a tensor's parts")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokenizers.pre_tokenizers import ByteLevel
 
-from diffedit_core import hub, params as P
+from diffedit_core import folder as model_folder, params as P
 from diffedit_core.config import SchedulerConfig, TextConfig, UNetConfig, VAEConfig
 
 from . import world as W
@@ -131,7 +131,7 @@ def text_config():
 
 def configs(scaling_factor=1.0):
     """The four configurations of the model."""
-    return hub.Configs(
+    return model_folder.Configs(
         text_config(), UNET, dataclasses.replace(VAE, scaling_factor=scaling_factor), SCHEDULER
     )
 
@@ -187,7 +187,7 @@ def write_model(folder, scaling_factor, weights, training, card):
     for component, config in found.parts.items():
         (part / component).mkdir()
         write_json(part / component / "config.json", public(component, config))
-        file = part / component / (hub.COMPONENTS[component][2] + ".safetensors")
+        file = part / component / (model_folder.COMPONENTS[component][2] + ".safetensors")
         P.save(weights[component], file)
         file.chmod(0o644)  # safetensors writes for the owner only
     (part / "scheduler").mkdir()

@@ -1,0 +1,162 @@
+"""Lowerings for a CPU, chosen by measurement on MindSpore 2.8 (oneDNN 2.2, two cores);
+`benchmarks/kernels.py` repeats it.
+
+Some take another way for large arrays. How large is a keyword of each, so that
+`functools.partial(cpu.attention, score_bytes=1 << 20)` in a table of one's own is a lowering, too.
+"""
+
+import math
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+
+from . import composites, library, reference
+
+SCORE_BYTES = 32 << 20  # attention holds at most this many bytes of scores at a time
+PICTURE_BYTES = 16 << 20  # a linear layer of larger pictures takes them one after the other
+WIDE_BYTES = 32 << 20  # a feed-forward whose wide layer is larger takes some rows at a time:
+CHUNK_BYTES = 4 << 20  # so many that their wide layer has this size,
+CHUNK_ROWS = 256  # but at least this many
+
+# The parts of a feed-forward that is taken whole.
+PARTS = {"linear": library.linear, "gelu": library.gelu}
+
+
+def linear_from_picture(x, weight, bias, picture_bytes=PICTURE_BYTES):
+    """One product for each large picture, transposed on the fly: a transpose keeps twice its size
+    in memory (MindSpore 2.8).
+
+    Small ones at once: a product of its own for each of 32 took twelve times as long.
+    """
+    batch, channels, height, width = x.shape
+    if 4 * batch * channels * height * width <= picture_bytes:
+        return composites.linear_from_picture(PARTS, x, weight, bias)
+    weight = composites.matrix(weight)
+    product = ops.MatMul(transpose_a=True, transpose_b=True)
+    cells = ()
+    for i in range(batch):
+        y = product(x[i].reshape(channels, height * width), weight)
+        y = y if bias is None else ops.bias_add(y, bias)
+        cells = cells + (y.reshape(1, height * width, weight.shape[0]),)
+    return joined(cells, 0)
+
+
+def linear_to_picture(x, weight, bias, height, width, picture_bytes=PICTURE_BYTES):
+    """One product for each large picture, with the factors exchanged, so that the channels come
+    first."""
+    if 4 * x.shape[0] * weight.shape[0] * height * width <= picture_bytes:
+        return composites.linear_to_picture(PARTS, x, weight, bias, height, width)
+    weight = composites.matrix(weight)
+    pictures = ()
+    for i in range(x.shape[0]):
+        y = ops.MatMul(transpose_b=True)(weight, x[i]).reshape(1, weight.shape[0], height, width)
+        pictures = pictures + (y if bias is None else ops.bias_add(y, bias),)
+    return joined(pictures, 0)
+
+
+def geglu(
+    x,
+    weight,
+    bias,
+    weight_out,
+    bias_out,
+    wide_bytes=WIDE_BYTES,
+    chunk_bytes=CHUNK_BYTES,
+    chunk_rows=CHUNK_ROWS,
+):
+    """Some rows after the others, so that a wide layer between stays in the cache."""
+    flat = x.reshape(-1, x.shape[-1])
+    if 4 * flat.shape[0] * weight.shape[0] <= wide_bytes:
+        return composites.geglu(PARTS, x, weight, bias, weight_out, bias_out)
+    rows = max(chunk_rows, chunk_bytes // (4 * weight.shape[0]))
+    half = weight.shape[0] // 2
+    pieces = ()
+    for start in range(0, flat.shape[0], rows):
+        h = library.linear(after(flat[start : start + rows], pieces), weight, bias)
+        h = h[:, :half] * reference.gelu(h[:, half:])
+        pieces = pieces + (library.linear(h, weight_out, bias_out),)
+    return joined(pieces, 0).reshape(*x.shape[:-1], weight_out.shape[0])
+
+
+def attention(query, key, value, heads, causal, score_bytes=SCORE_BYTES):
+    """All heads at once where their scores fit, else a slice of one head's queries after the other.
+
+    A large transpose keeps twice its size in memory until the graph is gone (MindSpore 2.8), so
+    heads are cut out as columns. The runtime would start all pieces at once and hold all their
+    scores; `depend` makes each wait for the last.
+    """
+    batch, length, channels = query.shape
+    dim, tokens = channels // heads, key.shape[1]
+    query = query * (1 / math.sqrt(dim))
+    ahead = reference.causal_mask(length) if causal else None
+    if 4 * batch * heads * length * tokens <= score_bytes:
+        q, k, v = [split_heads(t, heads) for t in (query, key, value)]
+        y = attend(q, k, v, ahead).reshape(batch, heads, length, dim)
+        return y.swapaxes(1, 2).reshape(batch, length, channels).astype(value.dtype)
+
+    rows = max(1, score_bytes // (4 * batch * tokens))  # query rows whose scores fit
+    columns, pieces = (), ()
+    for head in range(heads):
+        own = slice(head * dim, (head + 1) * dim)
+        q, k, v = [t[:, :, own].astype(ms.float32) for t in (query, key, value)]
+        parts = ()
+        for start in range(0, length, rows):
+            stop = min(start + rows, length)
+            beyond = None if ahead is None else ahead[start:stop]
+            pieces = (attend(after(q[:, start:stop], pieces), k, v, beyond),)
+            parts = parts + pieces
+        columns = columns + (joined(parts, 1),)
+    return joined(columns, 2).astype(value.dtype)
+
+
+def joined(pieces, axis):
+    """The pieces one after the other along an axis."""
+    return ops.concat(pieces, axis) if len(pieces) > 1 else pieces[0]
+
+
+def after(x, earlier):
+    """x, not before the last of the earlier results is there."""
+    return ops.depend(x, earlier[-1]) if len(earlier) > 0 else x
+
+
+def split_heads(x, heads):
+    """[B,T,C] -> [B*heads,T,C/heads] in fp32."""
+    batch, length, channels = x.shape
+    x = x.astype(ms.float32).reshape(batch, length, heads, channels // heads)
+    return x.swapaxes(1, 2).reshape(batch * heads, length, channels // heads)
+
+
+def attend(q, k, v, ahead):
+    """softmax(q k^T + ahead) v for a stack of heads; q is already divided by sqrt(d)."""
+    scores = ops.BatchMatMul(transpose_b=True)(q, k)
+    if ahead is not None:
+        scores = scores + ahead
+    return ops.BatchMatMul()(ops.Softmax(-1)(scores), v)
+
+
+def group_norm(x, weight, bias, groups, eps):
+    """Both halves as batch norms, for which oneDNN has fused kernels: groups as channels, then
+    channels as channels."""
+    batch, channels, height, width = x.shape
+    y = x.astype(ms.float32).reshape(1, batch * groups, channels // groups * height, width)
+    ones, zeros = ops.ones(batch * groups, ms.float32), ops.zeros(batch * groups, ms.float32)
+    # In training mode the primitive overwrites its last two inputs, the running mean and variance,
+    # which it does not use. They must have values of their own: equal constants are merged in a
+    # graph with gradients, and `ones` would change.
+    mean = ops.full((batch * groups,), -1, dtype=ms.float32)
+    variance = ops.full((batch * groups,), 2, dtype=ms.float32)
+    y = ops.BatchNorm(is_training=True, epsilon=eps)(y, ones, zeros, mean, variance)[0]
+
+    ones, zeros = ops.ones(channels, ms.float32), ops.zeros(channels, ms.float32)
+    scale, shift = weight.astype(ms.float32), bias.astype(ms.float32)
+    affine = ops.BatchNorm(is_training=False, epsilon=1e-12)  # variance 1: 1 + 1e-12 is 1 in fp32
+    return affine(y.reshape(x.shape), scale, shift, zeros, ones)[0].astype(x.dtype)
+
+
+def upsample(x):
+    """Columns by a product with a 0/1 matrix, rows by putting each row twice."""
+    batch, channels, height, width = x.shape
+    double = Tensor(np.repeat(np.eye(width, dtype=np.float32), 2, 1)).astype(x.dtype)
+    x = ops.MatMul()(x.reshape(-1, width), double).reshape(batch, channels, height, 2 * width)
+    return ops.concat((x, x), 3).reshape(batch, channels, 2 * height, 2 * width)

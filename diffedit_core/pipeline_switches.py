@@ -1,0 +1,216 @@
+"""The public pipeline's switches: those of memory that do something here, those that change
+nothing and say so once, and those that would need what is not there."""
+
+import re
+
+from . import kernels as K
+from . import params as P
+from .errors import InputError
+from .foreign import shown
+from .pipeline_checks import check, warn, whole
+from .pipeline_loading import dtype_name
+from .vae import Tiling
+
+# what the public pipeline can be asked for, and why nothing changes
+HARMLESS = {
+    "enable_attention_slicing": "the kernels choose how attention is computed",
+    "disable_attention_slicing": "the kernels choose how attention is computed",
+    "set_attention_slice": "the kernels choose how attention is computed",
+    "enable_xformers_memory_efficient_attention": "the kernels have an attention of their own",
+    "disable_xformers_memory_efficient_attention": "the kernels have an attention of their own",
+    "set_use_memory_efficient_attention_xformers": "the kernels have an attention of their own",
+    "disable_freeu": "FreeU is never on",
+    "fuse_qkv_projections": "the compiler fuses what it can",
+    "unfuse_qkv_projections": "the compiler fuses what it can",
+    "enable_lora_hotswap": "a LoRA is merged into a model's files before it is loaded",
+    "unload_lora_weights": "no LoRA is loaded",
+    "unfuse_lora": "no LoRA is loaded",
+    "disable_lora": "no LoRA is loaded",
+    "unload_textual_inversion": "words are added to a model's files before it is loaded",
+    "unload_ip_adapter": "no IP-Adapter is loaded",
+    "maybe_free_model_hooks": "the model needs no hooks",
+    "remove_all_hooks": "the model needs no hooks: see disable_model_cpu_offload",
+    "reset_device_map": "the model is on one device",
+}
+CONVERT = "python -m weights_convert convert"
+MERGE_LORA = f"merge it with `{CONVERT} MODEL NEW --lora FILE SCALE` and load the folder NEW"
+ADD_WORDS = f"add its words with `{CONVERT} MODEL NEW --embedding FILE` and load the folder NEW"
+NO_ADAPTER = "an IP-Adapter needs layers that this UNet does not have: describe it in the prompt"
+REFUSED = {
+    "load_lora_weights": MERGE_LORA,
+    "load_lora_into_unet": MERGE_LORA,
+    "load_lora_into_text_encoder": MERGE_LORA,
+    "fuse_lora": MERGE_LORA,
+    "set_adapters": MERGE_LORA,
+    "load_textual_inversion": ADD_WORDS,
+    "load_ip_adapter": NO_ADAPTER,
+    "set_ip_adapter_scale": NO_ADAPTER,
+    "save_pretrained": "the weights are those of the folder that was loaded: copy that folder",
+    "push_to_hub": "the weights are those of the folder that was loaded: upload that folder",
+    "enable_freeu": "FreeU is not implemented: leave the call out",
+    "enable_group_offload": "weights move by components: call enable_model_cpu_offload",
+}
+REFUSED_OF_THE_CLASS = {
+    "from_single_file": f"convert the file with `{CONVERT} FILE NEW` and give from_pretrained the "
+    "folder NEW",
+    "from_pipe": "build it with StableDiffusionDiffEditPipeline(**pipeline.components)",
+    "download": "call from_pretrained with the repository's name",
+}
+
+
+class Device(str):
+    """The name of MindSpore's device, which programs also ask for `.type` and `.index`."""
+
+    index = 0
+
+    @property
+    def type(self):
+        return str(self)
+
+
+class Offload:
+    """`model.before_run` that keeps only the weights of the component that runs on the device."""
+
+    def __init__(self, model):
+        self.trees = {name: graph.params for name, graph in model.graphs.items()}
+        self.resident = None
+        for tree in self._each():
+            move("_offload", tree)
+
+    def __call__(self, name, params):
+        if params is not self.resident:
+            move("_offload", self.resident)
+            move("_load", params)
+            self.resident = params
+
+    def release(self):
+        """Bring all weights back."""
+        for tree in self._each():
+            if tree is not self.resident:
+                move("_load", tree)
+
+    def _each(self):
+        return list({id(tree): tree for tree in self.trees.values()}.values())
+
+
+def move(method, weights):
+    """Parameter._offload releases a weight's device memory and keeps a host copy, _load undoes it.
+
+    Written from MindSpore 2.8's documentation, which has both for Ascend only; not tested on one.
+    """
+    for leaf in P.flatten(weights or {}).values():
+        getattr(leaf, method)()
+
+
+class Switches:
+    """Methods that a pipeline inherits; it has `model` (`model.Model`) and `tiling`."""
+
+    @property
+    def device(self):
+        """MindSpore's device: its name in lower case, with `.type` and `.index`."""
+        return Device(K.device().lower())
+
+    @property
+    def dtype(self):
+        """The dtype of weights and activations."""
+        return P.DTYPES[self.model.dtype]
+
+    def to(self, *places, device=None, dtype=None, silence_dtype_warnings=False):
+        """The pipeline itself, which is already on MindSpore's device and in the dtype that it was
+        loaded in."""
+        for place in (*places, device, dtype):
+            if place is None:
+                continue
+            if dtype_name(place) in P.DTYPES:
+                self._check_dtype(place)
+            else:
+                self._check_device(place)
+        return self
+
+    def cuda(self, device="cuda"):
+        """The same as `to(device)`."""
+        return self.to(device)
+
+    def cpu(self):
+        """The same as `to("cpu")`."""
+        return self.to("cpu")
+
+    def _check_dtype(self, given):
+        if dtype_name(given) != self.model.dtype:
+            raise InputError(
+                f"dtype is {shown(given)} but the model was loaded in {self.model.dtype}: give "
+                "torch_dtype to from_pretrained."
+            )
+
+    def _check_device(self, given):
+        named = getattr(given, "type", given)
+        name = f"cuda:{named}" if type(named) is int and named >= 0 else named
+        good = isinstance(name, str) and re.fullmatch(r"[a-zA-Z]+(:\d+)?", name)
+        check("device", given, good, "the name of a device, such as 'cuda' or 'npu:0', or a dtype")
+        if name.split(":")[0].lower() != self.device:
+            self._say(f"to({name!r})", f"MindSpore runs the model on its device, {self.device}")
+
+    def _say(self, call, why):
+        """Warn once for each call that it changes nothing."""
+        said = self.__dict__.setdefault("_said", set())
+        if call not in said:
+            said.add(call)
+            warn(f"{call} has no effect: {why}.")
+
+    def enable_model_cpu_offload(self, gpu_id=None, device=None):
+        """Keep on the device only the weights of the component that runs; on a CPU, where nothing
+        can move, say so. There is one device, whatever `gpu_id` and `device` name."""
+        if K.device() == "CPU":
+            self._say("enable_model_cpu_offload", "the model is already on the CPU")
+        elif self.model.before_run is None:
+            self.model.before_run = Offload(self.model)
+
+    def enable_sequential_cpu_offload(self, gpu_id=None, device=None):
+        """The same as `enable_model_cpu_offload`: weights move by components, not by layers."""
+        self.enable_model_cpu_offload()
+
+    def disable_model_cpu_offload(self):
+        """Bring all weights back to the device."""
+        if self.model.before_run is not None:
+            self.model.before_run.release()
+            self.model.before_run = None
+
+    def enable_vae_slicing(self):
+        """Nothing changes: pictures always pass the VAE one at a time, which is what this asks
+        for."""
+
+    disable_vae_slicing = enable_vae_slicing
+
+    def enable_vae_tiling(self, tile=Tiling().tile, overlap=Tiling().overlap):
+        """Encode and decode pictures larger than `tile` in overlapping tiles (both in latent
+        cells): less memory."""
+        tile = whole("tile", tile)
+        self.tiling = Tiling(tile, whole("overlap", overlap, 0, tile - 1))
+
+    def disable_vae_tiling(self):
+        """Encode and decode pictures whole."""
+        self.tiling = None
+
+
+def _harmless(name, why):
+    def method(self, *args, **kwargs):
+        self._say(name, why)
+
+    method.__name__, method.__doc__ = name, f"Nothing changes: {why}."
+    return method
+
+
+def _refused(name, remedy):
+    def method(self, *args, **kwargs):
+        raise InputError(f"{name} is not possible on a loaded pipeline: {remedy}.")
+
+    method.__name__, method.__doc__ = name, f"Refused: {remedy}."
+    return method
+
+
+for _name, _why in HARMLESS.items():
+    setattr(Switches, _name, _harmless(_name, _why))
+for _name, _remedy in REFUSED.items():
+    setattr(Switches, _name, _refused(_name, _remedy))
+for _name, _remedy in REFUSED_OF_THE_CLASS.items():
+    setattr(Switches, _name, classmethod(_refused(_name, _remedy)))
