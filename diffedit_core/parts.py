@@ -12,7 +12,7 @@ from mindspore import ops
 from . import mask as masks
 from . import schedule, walk
 from .integrators import INTEGRATORS, State
-from .options import Options, looked_at
+from .options import DECLARED, Options, looked_at
 
 
 def mask_of(noise_map, options):
@@ -22,6 +22,18 @@ def mask_of(noise_map, options):
         smoothed, options.mask_clamp_ratio, options.clamp_over, options.mask_clamp_quantile
     )
     return masks.threshold(normalised, options.mask_threshold)
+
+
+def to_mask_of(options):
+    """`mask_of` with these options: the same function for the same options of the mask, so that it
+    can be part of a key."""
+    own = {n: getattr(options, n) for n, declared in DECLARED.items() if declared.stage == "mask"}
+    return _to_mask(Options(**own))
+
+
+@functools.lru_cache(maxsize=None)
+def _to_mask(options):
+    return functools.partial(mask_of, options=options)
 
 
 def everywhere(noise_map):
@@ -76,7 +88,7 @@ class Parts(NamedTuple):
         return cls(
             step=INTEGRATORS[options.integrator].step,
             difference=masks.channel_difference,
-            to_mask=functools.partial(mask_of, options=options),
+            to_mask=to_mask_of(options),
             blend=blend,
             trail=inverted,
         )

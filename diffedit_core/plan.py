@@ -35,7 +35,7 @@ def plan(options, config, targets=1, given_mask=False):
     Args:
         options: `Options`.
         config: `SchedulerConfig`.
-        targets: how many different ones.
+        targets: how many different ones; without a given mask those that are the source count not.
     Law: the counts are those of a run (of an iterated inversion, at least).
     """
     steps, record = options.num_encode_steps, INTEGRATORS[options.integrator]
@@ -47,19 +47,19 @@ def plan(options, config, targets=1, given_mask=False):
         )
     grid = options.num_inference_steps if options.mask_on_grid else None
     mask_timestep = schedule.noise_level(config, options.mask_noise_strength, grid)[0]
-    up, down = record.evaluations(steps)
+    up, down = record.evaluations(steps) if targets else (0, 0)
     a_map = (1 + targets) * rows(options.mask_guidance_scale)
     upward, downward = rows(options.inversion_guidance_scale), rows(options.guidance_scale)
-    chunk = 0 if given_mask else min(options.map_batch, options.num_maps) * a_map
+    count = 0 if given_mask or not targets else options.num_maps
     return Plan(
         timesteps=timesteps,
         num_encode_steps=steps,
         mask_timestep=None if given_mask else mask_timestep,
-        mask_evaluations=0 if given_mask else options.num_maps * a_map,
+        mask_evaluations=count * a_map,
         inversion_evaluations=up * upward,
         decode_evaluations=targets * down * downward,
         at_most=record.iterates,
-        largest_batch=max(chunk, upward, downward),
+        largest_batch=max(min(options.map_batch, count) * a_map, upward, downward),
     )
 
 

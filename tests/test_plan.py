@@ -1,0 +1,135 @@
+"""diffedit_core.plan: what a plan counts is what a run evaluates."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffedit_core.errors import InputError
+from diffedit_core.integrators import INTEGRATORS
+from diffedit_core.options import RECIPES
+from diffedit_core.plan import plan, shortened
+
+from .closed_forms import PHASES, edited
+from .strategies import SD21
+
+PAPER, DIFFUSERS = RECIPES["paper"], RECIPES["diffusers"]
+TARGETS = (("a",), ("a", "b"), ("a", "b", "a"), ("source", "a"), ("source", "a", "a", "source"))
+
+
+def counted(options, targets=("a",), given_mask=False):
+    """(the plan, {phase: rows} of a run, its model)."""
+    different = len(set(targets) - (set() if given_mask else {"source"}))
+    found = plan(options, SD21, different, given_mask)
+    mask = np.ones((1, 6, 8)) if given_mask else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, _ = edited(options, targets=targets, mask=mask)
+    return found, {phase: model.rows(phase) for phase in PHASES}, model
+
+
+def agree(plan, rows):
+    assert rows["mask"] == plan.mask_evaluations
+    assert rows["decoding"] == plan.decode_evaluations
+    if plan.at_most:
+        assert 0 < rows["inversion"] <= plan.inversion_evaluations
+    else:
+        assert rows["inversion"] == plan.inversion_evaluations
+        assert sum(rows.values()) == plan.evaluations
+
+
+@given(
+    st.integers(2, 4),
+    st.sampled_from(TARGETS),
+    st.booleans(),
+    st.sampled_from((1.0, 3.0)),
+    st.sampled_from((1.0, 2.0)),
+    st.sampled_from(tuple(RECIPES)),
+    st.booleans(),
+    st.integers(1, 4),
+    st.sampled_from(tuple(INTEGRATORS)),
+)
+def test_a_plan_counts_what_an_edit_evaluates(
+    n, targets, given_mask, scale, inversion_scale, recipe, guided_mask, map_batch, integrator
+):
+    options = RECIPES[recipe].replace(
+        num_inference_steps=n,
+        num_maps=3,
+        map_batch=map_batch,
+        guidance_scale=scale,
+        guided_mask=guided_mask,
+        encode_ratio=1.0,
+        inversion_guidance_scale=inversion_scale if recipe == "diffusers" else None,
+        mask_noise_strength=1.0,
+        integrator=integrator,
+    )
+    plan, rows, model = counted(options, targets, given_mask)
+    agree(plan, rows)
+    assert plan.largest_batch == max(len(sentences) for _, _, sentences in model.calls)
+    asked = {p: [t for phase, t, _ in model.calls if phase == p] for p in PHASES}
+    assert set(asked["mask"]) == (set() if given_mask else {plan.mask_timestep})
+    assert plan.num_encode_steps == len(plan.timesteps)
+    if integrator == "ddim":
+        assert plan.num_encode_steps == len(asked["inversion"])
+        if options.inversion_timestep == "destination":
+            assert asked["inversion"] == plan.timesteps.tolist()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", INTEGRATORS)
+def test_a_plan_counts_every_integrator(name, recipe):
+    """Exactly, or where the inversion iterates as a limit."""
+    options = RECIPES[recipe].replace(
+        num_inference_steps=4,
+        num_maps=2,
+        encode_ratio=1.0,
+        mask_noise_strength=1.0,
+        integrator=name,
+    )
+    plan, rows, _ = counted(options, ("a", "b"))
+    agree(plan, rows)
+    assert plan.at_most == INTEGRATORS[name].iterates
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_an_edit_towards_the_source_costs_nothing(recipe):
+    plan, rows, _ = counted(RECIPES[recipe], ("source", "source"))
+    assert plan.evaluations == sum(rows.values()) == 0
+    plan, rows, _ = counted(RECIPES[recipe], ("source",), given_mask=True)
+    assert plan.evaluations == sum(rows.values()) > 0, "but a given mask is edited"
+
+
+def test_plan_of_the_recipes():
+    paper, public = (plan(options, SD21) for options in (PAPER, DIFFUSERS))
+    counts = [
+        (p.mask_evaluations, p.inversion_evaluations, p.decode_evaluations) for p in (paper, public)
+    ]
+    assert counts == [(20, 40, 80), (40, 80, 80)]
+    assert public.timesteps.tolist() == list(range(1, 782, 20))
+    with pytest.raises(InputError, match="1001"):
+        plan(PAPER.replace(num_inference_steps=1001), SD21)
+
+
+def test_plan_refuses_what_the_schedule_cannot_do():
+    config = dataclasses.replace(
+        SD21,
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        prediction_type="v_prediction",
+    )
+    for name, record in INTEGRATORS.items():
+        plan(PAPER.replace(integrator=name), config)
+        whole = PAPER.replace(encode_ratio=1.0, integrator=name)
+        if record.needs_signal:
+            with pytest.raises(InputError, match="ends without signal.*ddim or dpmpp_2m"):
+                plan(whole, config)
+        else:
+            plan(whole, config)
+
+
+def test_long_lists_of_timesteps_are_shortened():
+    assert shortened(range(3)) == "0, 1, 2" and shortened(range(11)).count(",") == 10
+    assert shortened(range(40)) == "0, 1, 2, ..., 38, 39"
