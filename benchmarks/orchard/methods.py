@@ -7,11 +7,11 @@ from typing import NamedTuple
 import mindspore as ms
 import numpy as np
 
-from diffedit_core import hub, schedule, walk
+from diffedit_core import schedule, walk
 from diffedit_core.draws import POSTERIOR, draws, stream
 from diffedit_core.edit import edit
 from diffedit_core.integrators import State, ddim
-from diffedit_core.model import COMPONENTS
+from diffedit_core.folder import COMPONENTS, weight_files
 from diffedit_core.options import RECIPES
 from diffedit_core.parts import Parts, compute, everywhere, noised
 from diffedit_core.prompts import text_states
@@ -138,6 +138,6 @@ def model_name(folder, components=("unet",)):
     """The folder's name and the beginning of the sha256 of its weights: what ships changes."""
     digest = hashlib.sha256()
     for component in components:
-        for file in hub.weight_files(Path(folder) / component, COMPONENTS[component][2]):
+        for file in weight_files(Path(folder) / component, COMPONENTS[component][2]):
             digest.update(Path(file).read_bytes())
     return f"{Path(folder).name}-{digest.hexdigest()[:8]}"
