@@ -133,7 +133,8 @@ def test_an_absurd_header_is_refused_without_room_for_it(tmp_path, content):
         b'{"a":' + b"[" * 100_000,
         b"{\xff}",
         b'{"a": 1' + b"0" * 5000 + b"}",
-        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
+        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+        b'"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
     ],
 )
 def test_a_header_that_lies_is_refused(tmp_path, header):
