@@ -327,7 +327,7 @@ def test_a_training_state_is_converted(trained):
     assert record["dropped"]["the state of the trainer's callbacks"] == 2
     assert record["dropped"]["the optimiser's state"] == 1
     number = len(record["objects"])
-    assert any(f"{number} objects of other programs" in text for text in told)
+    assert any(f"objects of other programs ({number})" in text for text in told)
 
 
 def retrained(place, change):
