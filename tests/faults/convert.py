@@ -68,6 +68,7 @@ FAULTS = (
         "weights_convert/torch_zip",
         "if last * size > bytes_there:",
         "if last > bytes_there * size:",
+        "no_place",
     ),
     Fault(
         "bias of the exponent of eight bits",
