@@ -56,7 +56,8 @@ class Tokenizer:
     eos: int
     pad: int
     max_length: int
-    families: dict = field(default_factory=dict)  # {id: (id, ids of word_1, word_2, ...)}
+    # {id: (id, ids of word_1, word_2, ...)}
+    families: dict = field(default_factory=dict, repr=False, compare=False)
 
 
 def load(folder) -> Tokenizer:

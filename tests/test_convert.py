@@ -784,7 +784,7 @@ def test_attention_of_a_folder_may_be_a_convolution(tmp_path, folder):
 
 
 def test_keys_can_be_dropped_by_pattern(tmp_path, single):
-    """One stray key blocks a file until it is named; what was left out is said and in the record."""
+    """One stray key blocks a file until it is named; what was left out is told and recorded."""
     file, out = tmp_path / "one.safetensors", tmp_path / "out"
     stray = {f"control.{i}.w": np.ones(3, np.float32) for i in range(2)} | {"x": np.ones(1)}
     save_file({**single, **stray}, file)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffedit_core.errors import InputError
 from tests.test_config import refused
 from tests.test_convert import FIXTURES, config_folder, converted, equal, tiny_weights
 from tests.test_convert import quick  # noqa: F401 (fixture)
@@ -327,7 +328,7 @@ def test_a_training_state_is_converted(trained):
     assert record["dropped"]["the state of the trainer's callbacks"] == 2
     assert record["dropped"]["the optimiser's state"] == 1
     number = len(record["objects"])
-    assert any(f"{number} objects of other programs" in text for text in told)
+    assert any(f"objects of other programs ({number})" in text for text in told)
 
 
 def retrained(place, change):
@@ -394,3 +395,60 @@ def test_every_number_of_eight_bits_is_torchs(name, dtype):
     for bits in raw:
         one = np.array([bits], np.uint8)
         assert is_finite(one, dtype) == bool(np.isfinite(widen(one, dtype)).all())
+
+
+# ---- places of tensors ---------------------------------------------------------------------------
+
+
+def number(n):
+    return b"J" + struct.pack("<i", n)
+
+
+def tuple_of(*numbers):
+    return b"(" + b"".join(map(number, numbers)) + b"t"
+
+
+def tensor_file(place, first, shape, strides, numbers=6):
+    """A file with one tensor "a", as torch describes it, in a storage of 6 numbers in float32."""
+    storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000N" + number(numbers) + b"tQ"
+    parts = storage + number(first) + tuple_of(*shape) + tuple_of(*strides)
+    program = b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n(" + parts + b"tRs."
+    return write_zip(place, program, [("0", np.arange(6, dtype="<f4").tobytes())])
+
+
+@given(st.integers(0, 7), st.lists(st.integers(0, 4), max_size=3), st.data())
+def test_a_tensor_is_where_numpy_sees_it_or_refused(tmp_path_factory, first, shape, data):
+    """Any place, shape and strides: the numbers that numpy finds there, if all of them are in the
+    storage; never others."""
+    strides = data.draw(st.lists(st.integers(0, 4), min_size=len(shape), max_size=len(shape)))
+    place = tmp_path_factory.getbasetemp() / "tensor.pt"
+    place.unlink(missing_ok=True)
+    file = tensor_file(place, first, shape, strides)
+    offsets = [sum(i * s for i, s in zip(index, strides)) for index in np.ndindex(*shape)]
+    inside = all(first + offset < 6 for offset in offsets) and first <= 6
+    try:
+        ((_, found),) = open_file(file).tensors
+    except InputError as error:
+        assert not inside or "gaps or repetitions" in str(error)
+        return
+    assert inside and found.shape == tuple(shape)
+    assert load(found).reshape(-1).tolist() == [first + offset for offset in offsets]
+
+
+@pytest.mark.parametrize(
+    "first, shape, strides, numbers, words",
+    [
+        (0, (7,), (1,), 6, "beyond its storage"),
+        (6, (1,), (1,), 6, "beyond its storage"),
+        (0, (2, 3), (1,), 6, "impossible shape"),
+        (-1, (2,), (1,), 6, "impossible shape"),
+        (0, (-2,), (1,), 6, "impossible shape"),
+        (0, (3,), (-1,), 6, "impossible shape"),
+        (0, (2, 3), (0, 1), 6, "gaps or repetitions"),
+        (0, (6,), (1,), 5, "another size"),
+        (0, (6,), (1,), 7, "another size"),
+    ],
+)
+def test_a_tensor_in_no_place_is_refused(tmp_path, first, shape, strides, numbers, words):
+    file = tensor_file(tmp_path / "a.pt", first, shape, strides, numbers)
+    refused(lambda: open_file(file), file, words)

@@ -238,8 +238,8 @@ def _notice_extras(source):
     if objects:
         more = f" and {len(objects) - MAX_NAMED} more" if len(objects) > MAX_NAMED else ""
         warnings.warn(
-            f"{source.path.name} has {len(source.objects)} objects of other programs, which were "
-            f"left out and not loaded: {', '.join(objects[:MAX_NAMED])}{more}",
+            f"left out of {source.path.name} and not loaded, objects of other programs "
+            f"({len(source.objects)}): {', '.join(objects[:MAX_NAMED])}{more}",
             stacklevel=5,
         )
 
