@@ -5,11 +5,11 @@ Needs no MindSpore, so that a wrong name is answered at once.
 
 import contextlib
 import re
-import threading
 from pathlib import Path
 
 from . import recognise
 from .errors import InputError
+from .web import within
 
 HUB_SECONDS = 3  # until a name without a network is answered; the program itself takes two
 
@@ -94,28 +94,6 @@ def _listing(repository, revision):
 
     found = HfApi().model_info(repository, revision=revision, timeout=HUB_SECONDS)
     return [file.rfilename for file in found.siblings]
-
-
-def within(seconds, function):
-    """The function's result, or TimeoutError after so many seconds: a name server's silence obeys
-    no time-out of a client."""
-    outcome = []
-
-    def run():
-        try:
-            outcome.append((function(), None))
-        except Exception as error:
-            outcome.append((None, error))
-
-    worker = threading.Thread(target=run, daemon=True)
-    worker.start()
-    worker.join(seconds)
-    if not outcome:
-        raise TimeoutError(f"no answer within {seconds} s")
-    result, error = outcome[0]
-    if error is not None:
-        raise error
-    return result
 
 
 def needed_files(names, half, repository="the repository"):
