@@ -127,6 +127,11 @@ def _content(stream, name):
     return BytesIO(content)
 
 
+def is_picture(source):
+    """Whether `read` takes it: a name, an address, a stream or a PIL image, not an array."""
+    return isinstance(source, (str, os.PathLike, Image.Image)) or hasattr(source, "read")
+
+
 def is_deep(picture):
     return picture.mode == "F" or picture.mode.startswith("I")
 
