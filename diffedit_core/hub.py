@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import recognise
 from .errors import InputError
+from .limits import WORDS_FILE
 from .web import within
 
 HUB_SECONDS = 3  # until a name without a network is answered; the program itself takes two
@@ -104,6 +105,7 @@ def needed_files(names, half, repository="the repository"):
         for n in names
         if n == "model_index.json"
         or n == "scheduler/scheduler_config.json"
+        or n == WORDS_FILE
         or n.startswith("tokenizer/")
         and n.split("/")[-1] in TOKENIZER_FILES
     ]
