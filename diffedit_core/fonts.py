@@ -1,4 +1,5 @@
-"""Fonts for labels: Pillow's own, or an installed one that has the characters. Needs no fontconfig."""
+"""Fonts for labels: Pillow's own, or an installed one that has the characters, found without
+fontconfig."""
 
 import functools
 import os

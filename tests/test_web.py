@@ -9,8 +9,8 @@ import time
 import pytest
 from PIL import Image
 
-from diffedit_core import reading, web
-from diffedit_core.images import load_image, load_mask, save_atomically
+from diffedit_core import web
+from diffedit_core.images import load_image, load_mask, save_atomically, stem
 from diffedit_core.writing import check_writable, write_stream
 from tests.test_images import picture, refused, same
 
@@ -130,7 +130,7 @@ def test_no_server(address):
     ],
 )
 def test_stem(source, name):
-    assert reading.stem(source) == name
+    assert stem(source) == name
 
 
 # ---- streams -------------------------------------------------------------------------------------

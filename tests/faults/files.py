@@ -1,4 +1,4 @@
-"""Faults at the edge: settings, model folders, parameters, tokenizer, pictures, masks, addresses."""
+"""Faults at the edge: settings, model folders, parameters, tokenizer, pictures, addresses."""
 
 from . import Fault
 
