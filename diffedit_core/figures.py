@@ -2,12 +2,14 @@
 
 import math
 import textwrap
+import warnings
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from .arrays import erode, round_half_up
 from .errors import InputError
+from .fonts import for_text
 
 # Dark to bright; the lightness L* rises in nearly equal steps: 1, 18, 34, 51, 68, 84, 97.
 HEAT = np.array(
@@ -76,18 +78,27 @@ def labelled_grid(cells):
     scale = math.ceil(CELL / max(max(picture.size) for _, picture in cells))
     width = max(CELL, scale * max(picture.width for _, picture in cells))
     height = scale * max(picture.height for _, picture in cells)
-    font, gap = ImageFont.load_default(max(16, width // 18)), max(10, width // 24)
-    labels = ["\n".join(_wrap(label, font, width)) for label, _ in cells]
+    size, gap = max(16, width // 18), max(10, width // 24)
+    chosen = [for_text(label, size) for label, _ in cells]
+    fonts = [font for font, _ in chosen]
+    labels = ["\n".join(_wrap(label, font, width)) for font, (label, _) in zip(fonts, cells)]
+    _say_missing("".join(missing for _, missing in chosen))
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     top = 2 * gap + max(
-        math.ceil(measure.multiline_textbbox((0, 0), label, font)[3]) for label in labels
+        math.ceil(measure.multiline_textbbox((0, 0), label, font)[3])
+        for label, font in zip(labels, fonts)
     )
     sheet = Image.new("RGB", (len(cells) * (width + gap) + gap, top + height + gap), "white")
     draw = ImageDraw.Draw(sheet)
     for index, (label, (_, picture)) in enumerate(zip(labels, cells)):
         left = gap + index * (width + gap)
         draw.multiline_text(
-            (left + width / 2, top - gap), label, "#202020", font, anchor="md", align="center"
+            (left + width / 2, top - gap),
+            label,
+            "#202020",
+            fonts[index],
+            anchor="md",
+            align="center",
         )
         large = ImageOps.scale(
             picture.convert("RGB"),
@@ -96,6 +107,16 @@ def labelled_grid(cells):
         )
         sheet.paste(large, (left + (width - large.width) // 2, top + (height - large.height) // 2))
     return sheet
+
+
+def _say_missing(characters):
+    if characters:
+        shown = "".join(dict.fromkeys(characters))
+        warnings.warn(
+            f"no installed font has {shown}: the labels show boxes in their place; install one "
+            "that has them, such as Noto Sans.",
+            stacklevel=3,
+        )
 
 
 def _wrap(label, font, width):

@@ -9,6 +9,7 @@ from . import clip, params, recognise, tokenizer, unet, vae
 from .config import SchedulerConfig, TextConfig, UNetConfig, VAEConfig
 from .errors import InputError
 from .hub import WEIGHTS, choose_weights, find
+from .limits import known_words
 from .settings import is_lfs_pointer, lfs_sentence, read_index, read_json
 
 # the small model that ships with the package
@@ -165,7 +166,10 @@ def _check_fit(folder, configs):
 
 
 def describe(source):
-    """What a model folder holds, without reading its weights: a dict for `diffedit info`."""
+    """What a model folder holds, without reading its weights: a dict for `diffedit info`.
+
+    "knows" is a line on what the model was trained on, None where its folder does not say.
+    """
     found = check(source)
     return {
         "folder": str(found.path),
@@ -174,5 +178,6 @@ def describe(source):
         "prediction_type": found.configs.scheduler.prediction_type,
         "picture_size": found.configs.picture_size,
         "configs": found.configs,
+        "knows": (known_words(found.path) or {}).get("about"),
         "index": json.dumps(read_json(found.path / "model_index.json")),
     }

@@ -5,11 +5,12 @@ Needs no MindSpore, so that a wrong name is answered at once.
 
 import contextlib
 import re
-import threading
 from pathlib import Path
 
 from . import recognise
 from .errors import InputError
+from .limits import WORDS_FILE
+from .web import within
 
 HUB_SECONDS = 3  # until a name without a network is answered; the program itself takes two
 
@@ -106,28 +107,6 @@ def _listing(repository, place):
     return [file.rfilename for file in found.siblings]
 
 
-def within(seconds, function):
-    """The function's result, or TimeoutError after so many seconds: a name server's silence obeys
-    no time-out of a client."""
-    outcome = []
-
-    def run():
-        try:
-            outcome.append((function(), None))
-        except Exception as error:
-            outcome.append((None, error))
-
-    worker = threading.Thread(target=run, daemon=True)
-    worker.start()
-    worker.join(seconds)
-    if not outcome:
-        raise TimeoutError(f"no answer within {seconds} s")
-    result, error = outcome[0]
-    if error is not None:
-        raise error
-    return result
-
-
 def needed_files(names, half, repository="the repository"):
     """Of all file names of a repository, those that a model needs. Raises InputError where a
     component has none."""
@@ -136,6 +115,7 @@ def needed_files(names, half, repository="the repository"):
         for n in names
         if n == "model_index.json"
         or n == "scheduler/scheduler_config.json"
+        or n == WORDS_FILE
         or n.startswith("tokenizer/")
         and n.split("/")[-1] in TOKENIZER_FILES
     ]

@@ -14,5 +14,5 @@ from .arrays import (  # noqa: F401
 )
 from .figures import heat_map, labelled_grid, make_image_grid, overlay  # noqa: F401
 from .mask_files import load_mask  # noqa: F401
-from .reading import load_image  # noqa: F401
+from .reading import load_image, stem  # noqa: F401
 from .writing import check_writable, save_atomically  # noqa: F401

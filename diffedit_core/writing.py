@@ -2,11 +2,13 @@
 
 import os
 import secrets
+import sys
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
+from .colour import srgb_profile
 from .errors import InputError
 
 FORMATS = {
@@ -26,12 +28,21 @@ OPTIONS = {
 }
 
 
+STANDARD_FORMAT = ".png"  # of a picture that goes to standard output
+
+
 def check_writable(path, picture=True):
     """Raise before a long computation what `save_atomically` would raise after it; creates nothing.
 
-    Args: path: file name; picture: whether its suffix must name a picture format.
-    Raises: InputError: unknown suffix, no such folder, a folder or device itself, no permission.
+    Args: path: file name, or "-" for standard output; picture: whether its suffix must name a
+        picture format.
+    Raises: InputError: unknown suffix, no such folder, a folder or device itself, no permission, a
+        terminal.
     """
+    if str(path) == "-":
+        if sys.stdout is None or sys.stdout.isatty():
+            raise InputError("standard output is a terminal: redirect it into a file or a pipe.")
+        return
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
     if os.path.isdir(target):
@@ -42,9 +53,8 @@ def check_writable(path, picture=True):
         )
     if not os.path.isdir(folder):
         raise InputError(f"the folder of {path} does not exist: create it first.")
-    if os.path.exists(target) and not os.path.isfile(
-        target
-    ):  # renaming onto /dev/null would destroy it
+    # renaming onto /dev/null would destroy it
+    if os.path.exists(target) and not os.path.isfile(target):
         raise InputError(f"{path} is not an ordinary file: give another name.")
     if (
         not os.access(folder, os.W_OK | os.X_OK)
@@ -56,20 +66,21 @@ def check_writable(path, picture=True):
 
 def save_atomically(path, content):
     """Write all or nothing: under a temporary name beside the final one, then renamed. Same input,
-    same bytes.
+    same bytes. Standard output gets all of it at once, a picture as PNG.
 
-    Args: path: file name, its suffix chooses the format; content: PIL image, or bytes that are
-        written as they are.
+    Args: path: file name, its suffix chooses the format, or "-" for standard output; content: PIL
+        image, or bytes that are written as they are.
     Raises: InputError: as `check_writable`, or the disk or the format refuses.
     """
     picture = isinstance(content, Image.Image)
     check_writable(path, picture)
+    if str(path) == "-":
+        write_stream(sys.stdout.buffer, content)
+        return
     target = Path(os.path.realpath(path))  # a link stays a link
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        temporary.write_bytes(
-            _encode(content, FORMATS[Path(path).suffix.lower()]) if picture else content
-        )
+        temporary.write_bytes(encode(content, Path(path).suffix) if picture else content)
         os.replace(temporary, target)
     except OSError as error:
         raise InputError(
@@ -79,7 +90,27 @@ def save_atomically(path, content):
         temporary.unlink(missing_ok=True)
 
 
-def _encode(picture, encoder):
-    buffer = BytesIO()
-    picture.save(buffer, encoder, **OPTIONS.get(encoder, {}))
+def write_stream(stream, content):
+    """Write a picture, as PNG, or bytes to a binary stream, after all of it is encoded.
+
+    Raises: InputError: the other end is closed.
+    """
+    picture = isinstance(content, Image.Image)
+    content = encode(content, STANDARD_FORMAT) if picture else content
+    try:
+        stream.write(content)
+        stream.flush()
+    except OSError as error:
+        raise InputError(
+            f"the output stream was closed ({error.strerror or error}): read it to its end."
+        ) from None
+
+
+def encode(picture, suffix):
+    """A picture as the bytes of a file of that suffix; a colour picture says that it is sRGB."""
+    encoder, buffer = FORMATS[suffix.lower()], BytesIO()
+    options = dict(OPTIONS.get(encoder, {}))
+    if picture.mode == "RGB" and encoder != "BMP":
+        options["icc_profile"] = srgb_profile()
+    picture.save(buffer, encoder, **options)
     return buffer.getvalue()

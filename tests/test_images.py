@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffedit_core import figures, reading
+from diffedit_core import figures, fonts, reading
 from diffedit_core.errors import InputError
 from diffedit_core.images import (
     check_writable,
@@ -748,3 +748,145 @@ def test_make_image_grid():
         make_image_grid(pictures, 2, 2)
     with pytest.raises(ValueError):
         make_image_grid([], 0, 0)
+
+
+# ---- what is white in a mask ---------------------------------------------------------------------
+
+HALF = np.array([[0, 1, 0], [1, 1, 0]])
+
+
+def colours(one, other=(0, 0, 0)):
+    return Image.fromarray(np.where(HALF[..., None], one, other).astype(np.uint8))
+
+
+def indexed(*shown):
+    image = Image.fromarray(HALF.astype(np.uint8))
+    image = Image.frombytes("P", image.size, image.tobytes())
+    image.putpalette([level for colour in shown for level in colour])
+    return image
+
+
+ASSUMED = {  # file: (picture, word of the warning)
+    "8 bits, 0 and 1": (Image.fromarray(HALF.astype(np.uint8)), "zeros and ones"),
+    "RGB, 0 and 1": (colours((1, 1, 1)), "zeros and ones"),
+    "16 bits, 0 and 1": (Image.fromarray(HALF.astype(np.uint16)), "1 is taken as white"),
+    "16 bits, 0 and 255": (Image.fromarray((255 * HALF).astype(np.uint16)), "255 is taken"),
+    "32 bits, 0 and 1": (Image.fromarray(HALF.astype(np.int32)), "1 is taken as white"),
+    "red on black": (colours((255, 0, 0)), "one colour"),
+    "palette of labels": (indexed((0, 0, 0), (128, 0, 0)), "one colour"),
+    "palette of 0 and 1": (indexed((0, 0, 0), (1, 1, 1)), "zeros and ones"),
+}
+
+
+@pytest.mark.parametrize("kind", ASSUMED)
+def test_white_follows_from_bits_and_values_and_is_said(kind, tmp_path):
+    given_picture, word = ASSUMED[kind]
+    suffix = "tif" if given_picture.mode == "I" else "png"
+    path = stored(tmp_path, given_picture, f"m.{suffix}")
+    for source in (given_picture, path):
+        with pytest.warns(UserWarning, match=word) as told:
+            mask = load_mask(source, (3, 2))
+        assert len(told) == 1 and same(mask, HALF)
+
+
+CERTAIN = {
+    "1 bit": Image.fromarray(HALF.astype(bool)),
+    "8 bits": Image.fromarray((255 * HALF).astype(np.uint8)),
+    "16 bits": Image.fromarray((65535 * HALF).astype(np.uint16)),
+    "float": Image.fromarray(HALF.astype(np.float32)),
+    "palette": indexed((0, 0, 0), (255, 255, 255)),
+    "bool array": HALF.astype(bool),
+    "whole numbers": HALF,
+}
+
+
+@pytest.mark.parametrize("kind", CERTAIN)
+def test_the_usual_masks_need_no_word(kind):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert same(load_mask(CERTAIN[kind], (3, 2)), HALF)
+
+
+def test_sixteen_bits_with_soft_eights():
+    levels = np.array([[0, 51, 255]], np.uint16)
+    with pytest.warns(UserWarning, match="255 is taken as white"):
+        mask = load_mask(Image.fromarray(levels), (3, 1))
+    np.testing.assert_allclose(mask[0], [0, 0.2, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "faint", [np.zeros((2, 3)), 0.05 * HALF, Image.fromarray((3 * HALF).astype(np.uint8))]
+)
+def test_a_mask_that_edits_next_to_nothing_is_said(faint):
+    with pytest.warns(UserWarning, match="nowhere brighter"):
+        load_mask(faint, (3, 2))
+
+
+def test_a_soft_mask_is_not_guessed_at():
+    soft = Image.fromarray((128 * HALF).astype(np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(load_mask(soft, (3, 2)), HALF * np.float32(128 / 255))
+
+
+# ---- fonts ---------------------------------------------------------------------------------------
+
+
+class Font:
+    """Draws each of its characters differently, and all others alike."""
+
+    def __init__(self, has):
+        self.has = has
+
+    def getmask(self, character):
+        class Mask(bytes):
+            size = (1, 1)
+
+        return Mask([1 + self.has.index(character)] if character in self.has else [0])
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """The default font has Latin letters; files a, b and c have what follows; d is damaged."""
+    found = {"d": None, "a": "я", "b": "яб", "c": "яблоко果"}
+
+    def open_font(path, size):
+        if found[path] is None:
+            raise OSError("damaged")
+        return Font(found[path])
+
+    monkeypatch.setattr(fonts, "installed", lambda: list(found))
+    monkeypatch.setattr(fonts.ImageFont, "truetype", open_font)
+    monkeypatch.setattr(fonts.ImageFont, "load_default", lambda size: Font("abc xyz"))
+
+
+@pytest.mark.parametrize(
+    "text, has, missing",
+    [
+        ("abc\n", "abc xyz", ""),
+        ("яб", "яб", ""),
+        ("я果", "яблоко果", ""),
+        ("果子", "яблоко果", "子"),
+        ("子\u200d\ufe0f子", "abc xyz", "子"),
+    ],
+)
+def test_the_first_font_that_has_most_characters(text, has, missing, installed):
+    font, lacks = fonts.for_text(text, 20)
+    assert (font.has, lacks) == (has, missing)
+
+
+def test_characters_that_no_font_has_are_said(monkeypatch):
+    monkeypatch.setattr(fonts, "installed", list)
+    cells = [(label, picture(0, 5, 7)) for label in ("яблоко", "果", "apple")]
+    with pytest.warns(UserWarning, match="no installed font has .*я.*果") as told:
+        labelled_grid(cells)
+    assert len(told) == 1
+
+
+def test_installed_fonts_are_searched_without_fontconfig(monkeypatch, tmp_path):
+    for name in ("deep/er/Sans-Bold.ttf", "deep/Sans.OTF", "Sans.txt", "Serif.ttc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(fonts, "folders", lambda: [tmp_path / "none", tmp_path])
+    found = [path.name for path in fonts.installed.__wrapped__()]
+    assert found[0] == "Sans.OTF" and set(found) == {"Sans.OTF", "Sans-Bold.ttf", "Serif.ttc"}

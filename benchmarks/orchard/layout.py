@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from diffedit_core import folder as model_folder, params as P
 from diffedit_core.config import SchedulerConfig, TextConfig, UNetConfig, VAEConfig
+from diffedit_core.limits import WORDS_FILE
 
 from . import world as W
 
@@ -49,11 +50,13 @@ SCHEDULER = SchedulerConfig(
 )
 
 
-def words():
-    """Every word of the world's captions, and a few more that a user may try, sorted."""
-    found = set(
-        "a an the and of on in with photo picture still life some red green yellow purple".split()
-    )
+# words without content, which do no harm in a prompt though no caption has them
+NEUTRAL = ("and", "life", "photo", "picture", "some", "still")
+
+
+def caption_words():
+    """Every word of the world's captions."""
+    found = set()
     for fruit in (*W.FRUITS, W.MIXED):
         for container in W.CONTAINERS:
             for background in W.BACKGROUNDS:
@@ -63,7 +66,20 @@ def words():
                             W.Scene(fruit, container, background, count, place, 0)
                         ):
                             found.update(text.split())
-    return sorted(found | set(W.PLURALS.values()) | set(W.FRUITS))
+    return found
+
+
+def words():
+    """Every word of the world's captions, and a few more that a user may try, sorted."""
+    more = set("a an the of on in with red green yellow purple".split()).union(NEUTRAL)
+    return sorted(caption_words() | more | set(W.PLURALS.values()) | set(W.FRUITS))
+
+
+def known_words():
+    """The list of words that the model's folder carries, see `diffedit_core.limits`."""
+    fruits = ", ".join(W.PLURALS[fruit] for fruit in W.FRUITS)
+    about = f"{fruits} in a bowl, in a basket, on a plate or alone, on {', '.join(W.BACKGROUNDS)}"
+    return {"about": about, "words": sorted(caption_words()), "neutral": list(NEUTRAL)}
 
 
 def vocabulary():
@@ -193,6 +209,7 @@ def write_model(folder, scaling_factor, weights, training, card):
     (part / "scheduler").mkdir()
     write_json(part / "scheduler" / "scheduler_config.json", public("scheduler", found.scheduler))
     write_tokenizer(part / "tokenizer")
+    write_json(part / WORDS_FILE, known_words())
     write_json(part / "training.json", training)
     (part / "README.md").write_text(card, encoding="utf-8")
     part.chmod(0o755)

@@ -31,6 +31,7 @@ from diffedit_core import (
 )
 from diffedit_core.errors import InputError
 from diffedit_core.graphs import Graph
+from diffedit_core.settings import read_json
 
 from . import data, layout, measures, steps as S, world as W
 
@@ -407,7 +408,7 @@ def history(source, stage):
     if Path(source).is_dir():
         path = Path(source) / "training.json"
         return (
-            M.read_json(path)[stage]
+            read_json(path)[stage]
             if path.exists()
             else [{"weights": M.find(source).name, "steps": None}]
         )
