@@ -11,6 +11,8 @@ import huggingface_hub
 import mindspore as ms
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from diffedit_core import clip, kernels as K, model as M, params as P, unet
@@ -497,6 +499,41 @@ def test_a_large_batch_runs_in_parts(monkeypatch, folder):
     assert (
         batches == [1, 1, 1, 1] and parts.shape == (3, 4, 6, 8) and np.array_equal(parts[2:], alone)
     )
+
+
+@given(rows=st.integers(1, 40), cells=st.integers(1, 9000), limit=st.sampled_from((0, 1, 48, 4096)))
+def test_rows_at_once(rows, cells, limit):
+    """A divisor of the batch, the largest within the limit, but at least one; without a limit the
+    whole batch."""
+    some = M.rows_at_once(rows, cells, limit)
+    fitting = [n for n in range(1, rows + 1) if rows % n == 0 and (not limit or n * cells <= limit)]
+    assert some == max(fitting, default=1)
+
+
+def test_default_cells():
+    """A table of one's own is for the device that runs it."""
+    assert M.default_cells("cpu") == 4096
+    assert M.default_cells("ascend") == M.default_cells("reference") == 0
+    assert M.default_cells({}) == M.default_cells(K.default_kernels())
+
+
+def half_layer_norm(x, weight, bias, eps):
+    """A kernel of one's own: another function, so that its use shows."""
+    return K.reference.layer_norm(x, weight, bias, eps) / 2
+
+
+def test_kernels_of_ones_own():
+    """Through `load` into the compiled graphs; a table that is not one is refused."""
+    table = {**K.LOWERINGS["cpu"], "layer_norm": half_layer_norm}
+    model = Model.load(MICRO, kernels=table)
+    assert all(graph.static[-1] is table for graph in model.graphs.values())
+    ids, text = ms.Tensor(M.T.encode(model.tokenizer, ["a cat"])), model.configs.text
+    params = model.graphs["text_encoder"].params
+    want = clip.apply(params, ids, text, {**K.REFERENCE, "layer_norm": half_layer_norm}).asnumpy()
+    found = model.encode_prompts(["a cat"]).asnumpy()
+    np.testing.assert_allclose(found, want, atol=2e-5)
+    assert np.abs(found - micro().encode_prompts(["a cat"]).asnumpy()).max() > 0.1
+    refused(lambda: Model.load(MICRO, kernels={"silu": len}), "table of kernels", "conv2d")
 
 
 # ---- the hub -------------------------------------------------------------------------------------
