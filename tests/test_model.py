@@ -2,6 +2,8 @@
 model runs."""
 
 import contextlib
+import copy
+import dataclasses
 import json
 import shutil
 from functools import lru_cache
@@ -133,10 +135,14 @@ def test_each_picture_is_encoded_and_decoded_by_itself():
     assert np.array_equal(model.decode_latents(ms.Tensor(mean[1:]))[0], decoded[1])
 
 
-def test_latents_are_scaled_once_and_unscaled_once():
-    model = micro()
+@pytest.mark.parametrize("scaling_factor", (0.18215, 0.7))
+def test_latents_are_scaled_once_and_unscaled_once(scaling_factor):
+    """By the config's number, whatever it is."""
+    model = copy.copy(micro())
+    own = dataclasses.replace(model.configs.vae, scaling_factor=scaling_factor)
+    model.configs = dataclasses.replace(model.configs, vae=own)
     mean, log_variance = normal(2, 1, 4, 8, 6), normal(3, 1, 4, 8, 6)
-    scale = model.configs.vae.scaling_factor
+    scale = scaling_factor
     np.testing.assert_allclose(
         model.latents((mean, log_variance)).asnumpy(), scale * mean.asnumpy(), rtol=1e-6
     )
