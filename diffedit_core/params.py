@@ -154,9 +154,8 @@ def load(files, specs, dtype="fp32"):
             if not np.isfinite(array).all():
                 problems.append(f"{name!r} in {file} holds NaN or infinity")
             elif _overflows(array, NUMPY_DTYPES[dtype]):
-                problems.append(
-                    f"{name!r} in {file} does not fit into {dtype}{' (use fp32)' if dtype == 'fp16' else ''}"
-                )
+                remedy = " (use fp32)" if dtype == "fp16" else ""
+                problems.append(f"{name!r} in {file} does not fit into {dtype}{remedy}")
             elif not problems:
                 found[leaf] = _parameter(leaf, array, dtype)
     if problems:
@@ -164,7 +163,8 @@ def load(files, specs, dtype="fp32"):
             f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
         )
         raise InputError(
-            f"The weights do not fit the model: {shown}. Check that weights and config.json belong together."
+            f"The weights do not fit the model: {shown}. Check that weights and config.json belong "
+            "together."
         )
     return tree_map(lambda path, _: found[path], specs)
 
@@ -190,7 +190,8 @@ def _locate(files, wanted):
                 name, shape, wanted[leaf].shape
             ):
                 problems.append(
-                    f"{name!r} in {file} has shape {list(shape)}, the config asks for {list(wanted[leaf].shape)}"
+                    f"{name!r} in {file} has shape {list(shape)}, the config asks for "
+                    f"{list(wanted[leaf].shape)}"
                 )
             else:
                 names.append(name)
