@@ -56,14 +56,14 @@ FAULTS = (
         "diffedit_core/unet",
         "heads, depth = config.up_heads[i], config.up_depths[i]",
         "heads, depth = config.heads[i], config.up_depths[i]",
-        "test_unet_reference_kernels",
+        "test_unet and sd21 and not fp16",
     ),
     Fault(
         "mid block forgets its scale",
         "diffedit_core/unet",
         'params["mid_block.resnets.1"], x, time, groups, eps, kernels, scale)',
         'params["mid_block.resnets.1"], x, time, groups, eps, kernels)',
-        "test_unet_reference_kernels",
+        "test_unet and flags and not reference",
     ),
     Fault(
         "skip in front",
@@ -77,7 +77,7 @@ FAULTS = (
         "diffedit_core/unet",
         "(0, 1, 0, 1) if padding == 0",
         "(1, 0, 1, 0) if padding == 0",
-        "test_unet_reference_kernels",
+        "test_unet and flags and not reference",
     ),
     Fault(
         "last norm's eps is fixed",
