@@ -1,7 +1,7 @@
 """Seeing the kernels that a model calls: which, with what shapes, how often, and with what result.
 
-A model is followed as `run(kernels, *inputs)`: `Graph.eagerly`, or for a model whose weights are not
-there `unloaded(function, specs, ...)`. It runs operation by operation for this, not compiled.
+A model is followed as `run(kernels, *inputs)`: `Graph.eagerly`, or for a model whose weights are
+not there `unloaded(function, specs, ...)`. It runs operation by operation for this, not compiled.
 """
 
 import functools

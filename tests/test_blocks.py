@@ -9,12 +9,13 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from diffedit_core import clip, params as P, unet, vae
+from diffedit_core import clip, params as P, trace, unet, vae
 from diffedit_core.config import TextConfig, UNetConfig, VAEConfig
 from diffedit_core.graphs import Graph
 
 BLOCKS = Path(__file__).parent / "fixtures" / "blocks"
-CLIP, UNET = (sorted(p.name for p in BLOCKS.glob(f"{kind}_*")) for kind in ("clip", "unet"))
+CLIP = ("clip_h", "clip_l")
+UNET = ("unet_heads", "unet_mixed", "unet_nonlinear_flags", "unet_odd", "unet_sd1", "unet_sd21")
 VAE = ("vae", "vae_sd1")
 KINDS = {
     "clip": (TextConfig, clip.specs),
@@ -138,6 +139,70 @@ def test_older_names_of_the_vae_are_the_same_model():
     current, older = (P.flatten(load(case)[0]) for case in ("vae", "vae_legacy"))
     assert list(current) == list(older)
     assert all(np.array_equal(current[path].asnumpy(), older[path].asnumpy()) for path in current)
+
+
+# ---- every eps: a signal of size 1e-3 reaches each norm ------------------------------------------
+
+
+def test_text_encoder_of_a_faint_signal():
+    arrays = load("clip_faint")[2]
+    for length in ("", "_short"):
+        actual = run(clip.apply, "clip_faint", arrays["input_ids" + length], kernels="cpu")
+        assert_close(actual, arrays["last_hidden_state" + length])
+
+
+def test_unet_of_a_faint_signal():
+    arrays = load("unet_faint")[2]
+    inputs = arrays["sample"], arrays["timesteps"], arrays["encoder_hidden_states"]
+    assert_close(run(unet.apply, "unet_faint", *inputs, kernels="cpu"), arrays["out_timesteps"])
+
+
+def test_vae_of_a_faint_signal():
+    arrays = load("vae_faint")[2]
+    mean, log_variance = run(vae.encode, "vae_faint", arrays["image"], kernels="cpu")
+    assert_close(mean, arrays["mean"])
+    assert_close(log_variance, arrays["logvar"])
+    decoded = run(vae.decode, "vae_faint", arrays["latents"], kernels="cpu")
+    assert_close(decoded, arrays["decoded"])
+
+
+def eps_of_norms(function, specs, config, *inputs):
+    """{path of a norm: its eps}, by following the model without its weights."""
+    paths, found = {}, {}
+
+    def keep(params, *rest):
+        paths.update({id(leaf): path for path, leaf in P.flatten(params).items()})
+        return function(params, *rest)
+
+    def note(name, lowering, args):
+        if name in ("group_norm", "layer_norm"):
+            found[paths[id(args[1])].rsplit(".", 1)[0]] = args[-1]
+        return lowering(*args)
+
+    run = trace.unloaded(keep, specs(config), config)
+    run(trace.wrapped(trace.ABSTRACT, note), *inputs)
+    return found
+
+
+def test_each_norm_has_the_eps_of_the_public_model():
+    """The config's, but for the norms within and before a transformer and those of the VAE, of
+    which diffusers' modules fix 1e-5 and 1e-6."""
+    config = load("unet_faint")[1]
+    inputs = ms.ops.ones((1, 4, 4, 6)), ms.Tensor([3]), ms.ops.ones((1, 11, 6))
+    found = eps_of_norms(unet.apply, unet.specs, config, *inputs)
+    assert len(found) == 2 * 8 + 4 * 4 + 3 + 1  # resnets, transformers, attentions, the last one
+    for path, eps in found.items():
+        wanted = 1e-5 if ".transformer_blocks." in path else config.norm_eps
+        assert eps == (1e-6 if path.endswith(".norm") else wanted), path
+
+    config = load("vae_faint")[1]
+    for function, shape in ((vae.encode, (1, 3, 6, 10)), (vae.decode, (1, 4, 3, 5))):
+        found = eps_of_norms(function, vae.specs, config, ms.ops.ones(shape))
+        assert set(found.values()) == {1e-6}
+
+    config = load("clip_faint")[1]
+    found = eps_of_norms(clip.apply, clip.specs, config, ms.Tensor([[1, 2, 3]]))
+    assert len(found) == 5 and set(found.values()) == {config.layer_norm_eps}
 
 
 # fp16 holds 11 bits; what the layers between add up to is measured at 1e-2 of the outputs' spread.

@@ -8,7 +8,7 @@ from mindspore import ops
 
 from diffedit_core import clip, kernels as K, params as P
 from diffedit_core.config import TextConfig
-from diffedit_core.graphs import Graph
+from diffedit_core.graphs import Graph, signature
 
 CONFIG = TextConfig(
     vocab_size=13,
@@ -133,12 +133,32 @@ def test_one_graph_for_each_shape():
     assert len(graph.compile_cache) == 2
 
 
-def test_compiled_for_tells_shapes_and_dtypes_apart():
-    graph = Graph(two_layers, P.to_parameters(small()), "cpu")
+def test_a_signature_tells_shapes_dtypes_and_numbers_of_inputs_apart():
+    """It is the same exactly where one compilation serves both."""
     five, two = ms.Tensor(np.zeros((5, 3), np.float32)), ms.Tensor(np.zeros((2, 3), np.float32))
-    asked = [five, two, five, two, five.astype(ms.float16), five.astype(ms.float16)]
-    assert [graph.compiled_for(x) for x in asked] == [False, False, True, True, False, True]
-    assert not graph.compiled_for(five, two)
+    given = [(five,), (two,), (five.astype(ms.float16),), (five, two), (two, five), ()]
+    assert len({signature(inputs) for inputs in given}) == len(given)
+    assert signature((five + 1,)) == signature((five,))
+
+
+def doubled(x):
+    """A kernel of one's own."""
+    return 2 * x
+
+
+def test_a_table_of_kernels_is_a_static_value():
+    """It is compiled, it sees changed leaves, and `eagerly` runs the same with another table."""
+    arrays, x = small(10), np.random.default_rng(11).standard_normal((5, 3)).astype(np.float32)
+    graph = Graph(two_layers, P.to_parameters(arrays), {**K.LOWERINGS["cpu"], "silu": doubled})
+    for _ in range(2):
+        h = x @ arrays["a"]["weight"].T + arrays["a"]["bias"]
+        want = 2 * h @ arrays["b.0"]["weight"].T + arrays["b.0"]["bias"]
+        np.testing.assert_allclose(graph(ms.Tensor(x)).asnumpy(), want, atol=1e-5)
+        for kernels in ("cpu", "reference"):
+            plain = graph.eagerly(kernels, ms.Tensor(x)).asnumpy()
+            np.testing.assert_allclose(plain, expected(arrays, x), atol=1e-5)
+        arrays["a"]["bias"] = arrays["a"]["bias"] + 1
+        graph.params["a"]["bias"].set_data(ms.Tensor(arrays["a"]["bias"]))
 
 
 @pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])

@@ -355,7 +355,7 @@ def test_the_device_is_what_mindspore_uses():
     assert K.device() == ms.get_context("device_target")
 
 
-# --- what only large shapes do, with a lower threshold ----------------------------------------------
+# --- what only large shapes do, with a lower threshold --------------------------------------------
 
 # Bytes of the scores of one query, for 9 tokens; 2 pictures x 3 heads x 9 queries make 54 of them.
 ROW = 4 * 9

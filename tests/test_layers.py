@@ -136,6 +136,20 @@ def test_transformer(table, linear_projection, depth):
     )
 
 
+@every_table
+def test_eps_of_the_norms(table):
+    """Inputs of size 1e-3, whose variance is of the size of an eps: 1e-5 for 1e-6 would show, in
+    front of the transformer and, with a projection that leaves as little, within it."""
+    tree = random_tree(L.transformer_specs(15, 7, 1, True), 17)
+    for leaf in (*tree["proj_in"].values(), tree["proj_out"]["bias"]):
+        leaf *= 1e-3
+    for part in ("attn1", "attn2"):
+        for leaf in tree["transformer_blocks.0"][part]["to_out.0"].values():
+            leaf *= 1e-3
+    arrays = (1e-3 * normal(18, 2, 15, 3, 5), normal(19, 2, 9, 7))
+    compare(L.transformer, R.transformer, tree, arrays, (3, 1, 5), table)
+
+
 def embedding(params, timesteps, channels, flip_sin_to_cos, freq_shift, kernels):
     return L.time_embedding(
         params, timesteps, channels, flip_sin_to_cos, freq_shift, ms.float32, kernels

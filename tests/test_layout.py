@@ -227,6 +227,15 @@ def test_nothing_of_the_package_imports_torch():
             assert not roots & {"tests", "benchmarks", "hypothesis", "pytest"}, file
 
 
+def test_the_package_readme_names_every_file():
+    """In the table of diffedit_core/README.md; and it names none that is not there."""
+    table = (CORE / "README.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = re.findall(r"`([\w./]+)`", " ".join(rows))
+    files = {p.name for p in CORE.glob("*.py") if not p.name.startswith("__")} | {"kernels/"}
+    assert sorted(named) == sorted(files)
+
+
 # ---- devices -------------------------------------------------------------------------------------
 
 DEVICES = ("CPU", "Ascend", "GPU")

@@ -2,6 +2,8 @@
 model runs."""
 
 import contextlib
+import copy
+import dataclasses
 import json
 import shutil
 from functools import lru_cache
@@ -11,6 +13,8 @@ import huggingface_hub
 import mindspore as ms
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from diffedit_core import clip, hub, kernels as K, model as M, params as P, unet
@@ -132,10 +136,14 @@ def test_each_picture_is_encoded_and_decoded_by_itself():
     assert np.array_equal(model.decode_latents(ms.Tensor(mean[1:]))[0], decoded[1])
 
 
-def test_latents_are_scaled_once_and_unscaled_once():
-    model = micro()
+@pytest.mark.parametrize("scaling_factor", (0.18215, 0.7))
+def test_latents_are_scaled_once_and_unscaled_once(scaling_factor):
+    """By the config's number, whatever it is."""
+    model = copy.copy(micro())
+    own = dataclasses.replace(model.configs.vae, scaling_factor=scaling_factor)
+    model.configs = dataclasses.replace(model.configs, vae=own)
     mean, log_variance = normal(2, 1, 4, 8, 6), normal(3, 1, 4, 8, 6)
-    scale = model.configs.vae.scaling_factor
+    scale = scaling_factor
     np.testing.assert_allclose(
         model.latents((mean, log_variance)).asnumpy(), scale * mean.asnumpy(), rtol=1e-6
     )
@@ -498,6 +506,41 @@ def test_a_large_batch_runs_in_parts(monkeypatch, folder):
     assert (
         batches == [1, 1, 1, 1] and parts.shape == (3, 4, 6, 8) and np.array_equal(parts[2:], alone)
     )
+
+
+@given(rows=st.integers(1, 40), cells=st.integers(1, 9000), limit=st.sampled_from((0, 1, 48, 4096)))
+def test_rows_at_once(rows, cells, limit):
+    """A divisor of the batch, the largest within the limit, but at least one; without a limit the
+    whole batch."""
+    some = M.rows_at_once(rows, cells, limit)
+    fitting = [n for n in range(1, rows + 1) if rows % n == 0 and (not limit or n * cells <= limit)]
+    assert some == max(fitting, default=1)
+
+
+def test_default_cells():
+    """A table of one's own is for the device that runs it."""
+    assert M.default_cells("cpu") == 4096
+    assert M.default_cells("ascend") == M.default_cells("reference") == 0
+    assert M.default_cells({}) == M.default_cells(K.default_kernels())
+
+
+def half_layer_norm(x, weight, bias, eps):
+    """A kernel of one's own: another function, so that its use shows."""
+    return K.reference.layer_norm(x, weight, bias, eps) / 2
+
+
+def test_kernels_of_ones_own():
+    """Through `load` into the compiled graphs; a table that is not one is refused."""
+    table = {**K.LOWERINGS["cpu"], "layer_norm": half_layer_norm}
+    model = Model.load(MICRO, kernels=table)
+    assert all(graph.static[-1] is table for graph in model.graphs.values())
+    ids, text = ms.Tensor(M.T.encode(model.tokenizer, ["a cat"])), model.configs.text
+    params = model.graphs["text_encoder"].params
+    want = clip.apply(params, ids, text, {**K.REFERENCE, "layer_norm": half_layer_norm}).asnumpy()
+    found = model.encode_prompts(["a cat"]).asnumpy()
+    np.testing.assert_allclose(found, want, atol=2e-5)
+    assert np.abs(found - micro().encode_prompts(["a cat"]).asnumpy()).max() > 0.1
+    refused(lambda: Model.load(MICRO, kernels={"silu": len}), "table of kernels", "conv2d")
 
 
 # ---- the hub -------------------------------------------------------------------------------------
