@@ -459,7 +459,7 @@ TEXT = [  # for each prompt of the interface: (arguments without their prefix, e
     (
         dict(prompt_embeds=STATES, negative_prompt_embeds=STATES[:, :5]),
         ValueError,
-        "differ in shape",
+        "77 positions",
     ),
     (dict(prompt_embeds=STATES[:, :, :5]), ValueError, "77"),
     (dict(prompt_embeds=STATES * np.nan), ValueError, "prompt_embeds is an array.* finite"),
