@@ -37,14 +37,13 @@ def pipe():
 @pytest.fixture
 def loaded(monkeypatch):
     """What `Model.load` is asked for by a program, which gets the compiled model."""
-    asked = []
+    asked, model = [], tiny_model()
 
     def load(source, dtype, kernels=None, variant=None):
         asked.append((source, dtype))
-        return tiny_model()
+        return model
 
     monkeypatch.setattr(Model, "load", load)
-    monkeypatch.setattr(tiny_model(), "dtype", "fp16")
     return asked
 
 
