@@ -72,12 +72,9 @@ def output(output_type, known, cross_attention_kwargs):
     """A known output type, and no settings that would have no effect."""
     wanted = " or ".join(map(repr, known))
     check("output_type", output_type, isinstance(output_type, str) and output_type in known, wanted)
-    check(
-        "cross_attention_kwargs",
-        cross_attention_kwargs,
-        cross_attention_kwargs is None or cross_attention_kwargs == {},
-        "left out, as it would have no effect",
-    )
+    given = cross_attention_kwargs
+    nothing = given is None or isinstance(given, dict) and not given
+    check("cross_attention_kwargs", given, nothing, "left out, as it would have no effect")
 
 
 def guidance(guidance_scale):

@@ -58,7 +58,7 @@ def test_up_then_down_is_the_identity(steps, spacing, kind, seed):
     t = int(rng.choice(up.timesteps))
     ratio = t - 200 // steps
     start = up.alphas_cumprod[ratio] if ratio >= 0 else up.initial_alpha_cumprod
-    # the model's outputs at both ends that stand for the same eps, by x = sqrt(a) x0 + sqrt(1-a) eps
+    # the model's outputs at both ends that stand for the same eps
     first = eps if kind == "epsilon" else schedule.eps_to_v(eps, x, start)
     there = up.step(first, t, x).prev_sample
     second = eps if kind == "epsilon" else schedule.eps_to_v(eps, there, up.alphas_cumprod[t])

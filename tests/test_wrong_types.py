@@ -1,5 +1,5 @@
-"""Every public method of the facade, called with wrong types for every argument: it works, or raises
-one sentence that names the argument; nothing is compiled for it."""
+"""Every public method of the facade, called with wrong types for every argument: it works, or
+raises one sentence that names the argument; nothing is compiled for it."""
 
 import copy
 import inspect
@@ -148,11 +148,8 @@ def ask(owner, method, arguments, changed):
         assert "\n" not in sentence and "C++" not in sentence and len(sentence) < 400, sentence
         names = [*changed, *(n.replace("_embeds", "") for n in changed)]
         for value in changed.values():  # a file's name or a setting's key says it as well
-            names += (
-                [v for v in ([value] if isinstance(value, str) else value) if v]
-                if isinstance(value, (str, dict))
-                else []
-            )
+            names += [value] if isinstance(value, str) and value else []
+            names += list(value) if isinstance(value, dict) else []
         assert any(name in sentence for name in names), sentence
 
 

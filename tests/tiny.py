@@ -1,7 +1,7 @@
 """The micro model of tests/fixtures/pipeline, loaded and compiled once for all tests of the facade.
 
-Every shape of the UNet compiles for many seconds. So its UNet takes one latent at a time here, which
-is one graph for each picture size; `batched` is the model's own `predict`.
+Every shape of the UNet compiles for many seconds. So its UNet takes one latent at a time here,
+which is one graph for each picture size; `batched` is the model's own `predict`.
 """
 
 import functools
