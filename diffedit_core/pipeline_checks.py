@@ -64,7 +64,12 @@ def steps_and_share(name, share, steps, most):
     """(share, number of steps): a share in [0,1] that is deep enough for one step of the grid."""
     steps = whole("num_inference_steps", steps, 1, most)
     share = number(name, share, 0, 1, "a number from 0 to 1")
-    check(name, share, int(steps * share), f"large enough for one of the {steps} steps")
+    check(
+        name,
+        share,
+        int(steps * share),
+        f"large enough for one of the {steps} steps of num_inference_steps",
+    )
     return share, steps
 
 
