@@ -9,14 +9,14 @@ from .errors import InputError
 
 
 def is_tensor(value):
-    """Whether it is a tensor of MindSpore or of PyTorch (anything with `detach` and `cpu`)."""
+    """Whether it is a tensor of MindSpore or of PyTorch (anything with `detach` and `numpy`)."""
     return isinstance(value, ms.Tensor) or _is_torch(value)
 
 
 def _is_torch(value):
     if isinstance(value, (type, np.ndarray, ms.Tensor)):
         return False
-    return all(hasattr(value, method) for method in ("detach", "cpu"))
+    return all(hasattr(value, method) for method in ("detach", "numpy"))
 
 
 def to_numpy(value, name):

@@ -64,7 +64,12 @@ def steps_and_share(name, share, steps, most):
     """(share, number of steps): a share in [0,1] that is deep enough for one step of the grid."""
     steps = whole("num_inference_steps", steps, 1, most)
     share = number(name, share, 0, 1, "a number from 0 to 1")
-    check(name, share, int(steps * share), f"large enough for one of the {steps} steps")
+    check(
+        name,
+        share,
+        int(steps * share),
+        f"large enough for one of the {steps} steps of num_inference_steps",
+    )
     return share, steps
 
 
@@ -72,12 +77,9 @@ def output(output_type, known, cross_attention_kwargs):
     """A known output type, and no settings that would have no effect."""
     wanted = " or ".join(map(repr, known))
     check("output_type", output_type, isinstance(output_type, str) and output_type in known, wanted)
-    check(
-        "cross_attention_kwargs",
-        cross_attention_kwargs,
-        cross_attention_kwargs is None or cross_attention_kwargs == {},
-        "left out, as it would have no effect",
-    )
+    given = cross_attention_kwargs
+    nothing = given is None or isinstance(given, dict) and not given
+    check("cross_attention_kwargs", given, nothing, "left out, as it would have no effect")
 
 
 def guidance(guidance_scale):

@@ -45,6 +45,8 @@ def pixels(image, factor, latent_channels):
 
 def _pictures(listed, factor):
     """Pictures or file names, cut to multiples of `factor` by resampling."""
+    named = not any(isinstance(p, str) and not p for p in listed)
+    check("image", "", named, "a picture or a file name")
     pictures = [load_image(i) for i in listed]
     sizes = [(p.width - p.width % factor, p.height - p.height % factor) for p in pictures]
     smallest = f"at least {factor}x{factor} pixels"
@@ -75,6 +77,8 @@ def mask_cells(mask, batch, grid, factor):
             f"mask_image has {len(planes)} masks for {batch} prompts: give one for each, or a "
             "single one."
         )
+    named = not any(isinstance(p, str) and not p for p in planes)
+    check("mask_image", "", named, "a mask or a file name")
     size = tuple(side * factor for side in grid)
     cells = [mask_to_latents(load_mask(p, size[::-1]), size, size, factor) for p in planes]
     return np.repeat(np.float32(np.stack(cells) >= 0.5), batch if len(cells) == 1 else 1, 0)

@@ -51,8 +51,18 @@ def load_model(name, dtypes, use_safetensors, variant, kernels, others):
         dtypes: mindspore_dtype and torch_dtype.
         others: the remaining arguments by name.
     """
-    check("use_safetensors", use_safetensors, use_safetensors in (None, True), "True or None")
-    check("variant", variant, variant is None or variant == "fp16", "None or 'fp16'")
+    check(
+        "use_safetensors",
+        use_safetensors,
+        use_safetensors is None or use_safetensors is True,
+        "True or None",
+    )
+    check(
+        "variant",
+        variant,
+        variant is None or isinstance(variant, str) and variant == "fp16",
+        "None or 'fp16'",
+    )
     check("kernels", kernels, kernels is None or isinstance(kernels, str), "a name, or None")
     dtype = _dtype(*dtypes)
     hub = _sorted_out(others)
@@ -71,7 +81,11 @@ def dtype_name(value):
 
 
 def _dtype(mindspore_dtype, torch_dtype):
-    given = [d for d in (mindspore_dtype, torch_dtype) if d is not None and d != "auto"]
+    given = [
+        d
+        for d in (mindspore_dtype, torch_dtype)
+        if d is not None and not (isinstance(d, str) and d == "auto")
+    ]
     names = [dtype_name(d) for d in given] or ["fp32"]
     same = len(set(names)) == 1
     wanted = f"left out, or the same as mindspore_dtype {shown(mindspore_dtype)}"
@@ -129,7 +143,12 @@ def _checked(hub):
         value = hub.get(name)
         check(name, value, value is None or isinstance(value, (str, os.PathLike)), "a name")
     for name in ("local_files_only", "force_download"):
-        check(name, hub.get(name), hub.get(name) in (None, True, False), "True or False")
+        check(
+            name,
+            hub.get(name),
+            hub.get(name) is None or isinstance(hub[name], bool),
+            "True or False",
+        )
     token = hub.get("token")
     check("token", type(token), token is None or isinstance(token, (str, bool)), "a string")
     return {k: v for k, v in hub.items() if v is not None}

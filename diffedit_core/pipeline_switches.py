@@ -133,7 +133,7 @@ class Switches:
 
     def cpu(self):
         """The same as `to("cpu")`."""
-        return self.to("cpu")
+        return self.to("CPU")
 
     def _check_dtype(self, given):
         if dtype_name(given) != self.model.dtype:

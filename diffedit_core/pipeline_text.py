@@ -9,7 +9,7 @@ from tokenizers import decoders
 from . import tokenizer as tokens
 from .errors import InputError
 from .foreign import to_numpy
-from .pipeline_checks import check, whole
+from .pipeline_checks import check, flag, whole
 
 
 class TokenIds(np.ndarray):
@@ -93,10 +93,14 @@ class Tokenizer:
 
     def decode(self, token_ids, skip_special_tokens=False):
         """The text of ids [T], in small letters."""
-        ids = to_numpy(token_ids, "token_ids").ravel().tolist()
+        array = to_numpy(token_ids, "token_ids")
+        good = array.dtype.kind in "iu" or not array.size
+        check("token_ids", token_ids, good and array.ndim < 2, "whole numbers [T]")
+        ids = array.ravel().tolist()
         special = {self.bos_token_id, self.eos_token_id, self.pad_token_id}
-        ids = [i for i in ids if not (skip_special_tokens and i in special)]
-        words = [self._tokens.library.id_to_token(int(i)) for i in ids]
+        if flag("skip_special_tokens", skip_special_tokens):
+            ids = [i for i in ids if i not in special]
+        words = [self._tokens.library.id_to_token(i) if i >= 0 else None for i in ids]
         if None in words:
             raise InputError(f"token_ids has {ids[words.index(None)]}, which is no token's id.")
         words = "".join(words).split("</w>")

@@ -166,7 +166,7 @@ class DDIMScheduler:
             raise InputError("The scheduler has no steps yet: call set_timesteps first.")
         t = whole("timestep", timestep, 0, len(self) - 1)
         x, out = _floats("sample", sample), _floats("model_output", model_output)
-        _same_shape("model_output", out, x)
+        _same_shape("model_output", out, "sample", x)
         below = t - len(self) // self.num_inference_steps
         lower = self.alphas_cumprod[below] if below >= 0 else self.final_alpha_cumprod
         start, to = (self.alphas_cumprod[t], lower)[:: -self.direction]
@@ -182,13 +182,13 @@ class DDIMScheduler:
         if generator is not None:
             raise InputError("Give either generator or variance_noise, not both.")
         noise = _floats("variance_noise", given)
-        _same_shape("variance_noise", noise, x)
+        _same_shape("variance_noise", noise, "sample", x)
         return noise
 
     def _rows(self, clean, noise, timesteps, name):
         """(clean, noise, alpha) of each row of a batch."""
         x, n = _floats(name, clean), _floats("noise", noise)
-        _same_shape("noise", n, x)
+        _same_shape("noise", n, name, x)
         check(f"{name}'s shape", x.shape, x.ndim > 0 and x.size, "[B,...]")
         steps = np.atleast_1d(to_numpy(timesteps, "timesteps"))
         inside = steps.size and steps.min() >= 0 and steps.max() < len(self)
@@ -222,8 +222,8 @@ def _floats(name, value):
     return array if array.dtype == np.float64 else array.astype(np.float32)
 
 
-def _same_shape(name, array, sample):
+def _same_shape(name, array, other, sample):
     if array.shape != sample.shape:
         raise InputError(
-            f"{name} is {shown(array)}, the sample {shown(sample)}: give both in one shape."
+            f"{name} is {shown(array)}, {other} {shown(sample)}: give both in one shape."
         )

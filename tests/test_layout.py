@@ -52,8 +52,20 @@ ARROWS = {
     "folder": "hub limits config settings recognise tokenizer params clip unet vae",
     "model": "params kernels trace clip unet vae graphs tokenizer folder hub",
     "diffedit": "config schedule integrators regularise mask model options",
-    "pipeline_inputs": "images diffedit regularise",
-    "pipeline": "config params kernels schedule images vae model diffedit pipeline_inputs",
+    "foreign": "",
+    "torch_names": "foreign pipeline_checks",
+    "pipeline_checks": "foreign",
+    "pipeline_draws": "foreign regularise",
+    "pipeline_inputs": "foreign images pipeline_checks",
+    "pipeline_loading": "foreign model pipeline_checks",
+    "schedulers": "config foreign schedule pipeline_checks pipeline_draws pipeline_loading",
+    "pipeline_text": "foreign tokenizer pipeline_checks",
+    "pipeline_parts": "foreign vae pipeline_checks pipeline_draws pipeline_inputs schedulers",
+    "pipeline_switches": "foreign kernels params vae pipeline_checks pipeline_loading",
+    "pipeline_runs": "diffedit images schedule pipeline_checks pipeline_draws pipeline_inputs",
+    "pipeline_base": "model pipeline_checks pipeline_loading pipeline_parts pipeline_runs "
+    "pipeline_switches pipeline_text schedulers",
+    "pipeline": "images pipeline_base pipeline_checks pipeline_runs schedulers",
     "outputs": "images",
     "cli": "config params schedule regularise mask images vae kernels model diffedit outputs",
     "__init__": "pipeline diffedit model images errors",
@@ -250,7 +262,7 @@ def test_only_kernels_choose_by_device():
     }
     assert asked.pop("kernels") >= {"CPU", "Ascend", "device_target"}
     for module, names in asked.items():
-        assert names <= ({"CPU"} if module in ("model", "pipeline") else set()), module
+        assert names <= ({"CPU"} if module in ("model", "pipeline_switches") else set()), module
 
 
 def test_only_kernels_name_their_lowerings():

@@ -1,10 +1,11 @@
 """The micro model of tests/fixtures/pipeline, loaded and compiled once for all tests of the facade.
 
-Every shape of the UNet compiles for many seconds. So its UNet takes one latent at a time here, which
-is one graph for each picture size; `batched` is the model's own `predict`.
+Every shape of the UNet compiles for many seconds. So its UNet takes one latent at a time here,
+which is one graph for each picture size; `batched` is the model's own `predict`.
 """
 
 import functools
+import sys
 from pathlib import Path
 
 import mindspore as ms
@@ -65,6 +66,9 @@ class Foreign:
         assert self.device == "cpu"
         return self.array
 
+    def item(self):
+        return self.array.item()
+
     def to(self, place):
         if isinstance(place, Foreign):
             return Foreign(self.array.astype(place.dtype), place.device)
@@ -72,5 +76,9 @@ class Foreign:
 
 
 def from_numpy(array):
-    """What makes this module a library of such tensors."""
+    """A library of such tensors has this function; it is importable as `tests_tensors`."""
     return Foreign(array, "cpu")
+
+
+Foreign.__module__ = "tests_tensors"
+sys.modules["tests_tensors"] = sys.modules[__name__]
