@@ -124,7 +124,11 @@ def add_common(command):
         metavar="NAME",
         help="lowering of the operations; `diffedit info` lists them",
     )
+    add_files(command)
 
+
+def add_files(command):
+    """What `edit` and `mask` read and write, and the draws."""
     add = command.add_argument_group("input, output and random draws").add_argument
     add("--mask-out", default=NONE, metavar="FILE", help="write the mask, white where the edit is")
     add(
@@ -150,6 +154,8 @@ def add_common(command):
     add(
         "--load-noise", default=NONE, metavar="DIR", help="take the random draws from such a folder"
     )
+    add("--strict", action="store_true", help="stop where the model does not know a word, or "
+        "cannot hold the picture")  # fmt: skip
     add("--dry-run", action="store_true", help="print the plan and its cost, and stop")
     add("--quiet", action="store_true", help="no progress bars and no messages but errors")
 

@@ -59,11 +59,13 @@ def info(options):
     """`diffedit info [MODEL]`."""
     import mindspore as ms
 
-    from . import kernels, model
+    from . import folder, kernels
 
-    found = model.describe(options.model or model.ORCHARD)
+    found = folder.describe(options.model or folder.ORCHARD)
     size, kind = found["picture_size"], found["prediction_type"]
     print(f"model            {found['folder']}")
+    if found["knows"]:
+        print(f"knows            {found['knows']}")
     print(f"trained on       {size}x{size} pictures, {kind} prediction")
     for component, count in found["parameters"].items():
         files = ", ".join(found["files"][component])
@@ -91,28 +93,27 @@ class Job:
 
 def run(arguments):
     """`diffedit edit` and `diffedit mask`."""
-    from . import edit, model, trace_files, vae
+    from . import edit, folder, model, trace_files, vae
     from .outputs import plan_outputs, write
     from .plan import describe, plan
     from .progress import Bars
 
     outputs = plan_outputs(arguments)
-    source = given(arguments, "model") or model.ORCHARD
-    folder = model.find(source, arguments.dtype == "fp16")
-    configs = model.read_configs(folder)
-    job = prepare(arguments, configs)
+    found = folder.check(given(arguments, "model") or folder.ORCHARD, arguments.dtype == "fp16")
+    job = prepare(arguments, found.configs)
+    doubt(arguments, limits_of_words(found.path, job.prompts))
     masked = job.mask is not None
     targets = set(job.prompts.targets) if masked else job.prompts.others
-    costs = plan(job.options, configs.scheduler, len(targets), masked)
+    costs = plan(job.options, found.configs.scheduler, len(targets), masked)
     if arguments.dry_run:
-        print("\n".join(describe(arguments, configs, job, costs, folder, kernel_name(arguments))))
+        print("\n".join(describe(arguments, found, job, costs, kernel_name(arguments))))
         return 0
     draws = make_draws(arguments, job)
 
     bars = Bars(arguments.quiet)
     with bars.open("loading", 3) as step:
         loaded = model.Model.load(
-            folder, arguments.dtype, kernel_name(arguments), on_component=lambda name: step(name)
+            found, arguments.dtype, kernel_name(arguments), on_component=lambda name: step(name)
         )
     loaded.on_compile = bars.note
     try:
@@ -130,14 +131,43 @@ def run(arguments):
         )
     finally:
         bars.close()
+    doubt(arguments, limits_of_picture(job, edits))
     for target, one, files in zip(arguments.target, edits, outputs):
-        write(arguments, job, target, one, files, configs.vae.factor)
+        write(arguments, job, target, one, files, found.configs.vae.factor)
     if given(arguments, "save_trace"):
-        trace_files.save(arguments, job, draws, edits, costs, folder)
-    if not arguments.quiet:
-        for files in outputs:
-            print("\n".join(str(path) for path in files.values()))
+        trace_files.save(arguments, job, draws, edits, costs, found.path)
+    written = [str(path) for files in outputs for path in files.values()]
+    if not arguments.quiet and "-" not in written:
+        print("\n".join(written))
     return 0
+
+
+def limits_of_words(folder, prompts):
+    """What to say about words that the model never saw, or None."""
+    from .limits import words_sentence
+
+    each = (prompts.source, *prompts.targets, *prompts[2:])
+    return words_sentence(folder, [text for text in each if text])
+
+
+def limits_of_picture(job, edits):
+    """What to say about a picture that the autoencoder cannot hold, or None."""
+    from .images import crop
+    from .limits import picture_sentence
+
+    for edit in edits:
+        if edit.roundtrip is not None:
+            return picture_sentence(crop(job.image, job.size), crop(edit.roundtrip, job.size))
+    return None
+
+
+def doubt(arguments, sentence):
+    """Say what makes the result doubtful; with --strict, stop."""
+    if sentence is None:
+        return
+    if arguments.strict:
+        raise InputError(f"{sentence} (--strict)")
+    warnings.warn(sentence[:1].upper() + sentence[1:] + ".", stacklevel=2)
 
 
 def prepare(arguments, configs):

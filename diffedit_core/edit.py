@@ -186,7 +186,7 @@ def edit(
     keep=compute,
     watch=unwatched,
 ):
-    """Edit a batch of pictures, once for each target, with one trail and one source prediction.
+    """Edit a batch of pictures, once for each target, with one trail for all.
 
     Args:
         model: `model.Model`.
@@ -197,16 +197,15 @@ def edit(
         mask: [B,h,w] in [0,1] to use instead of looking for one.
         only_mask: stop after the masks.
         tiling: `vae.Tiling` for pictures that do not fit at once.
-        parts: `Parts`; by default those that the options name.
-        keep, watch: as in `parts.Run`.
+        parts, keep, watch: as in `parts.Run`; by default the parts that the options name.
     Returns:
         A list of `results.Edit`, one for each target. Where prompts are the same, or no cell
         differs, the mask is empty and the edit is the input, with a warning.
     Source: DiffEdit, section 3.2.
     """
     prompts = Prompts.of(source, targets, negative, mask_negative, inversion_negative)
-    parts = parts or Parts.of(options)
-    run = Run(model.predict, model.configs.scheduler, options, parts, keep, watch)
+    config, parts = model.configs.scheduler, parts or Parts.of(options)
+    run = Run(model.predict, config, options, parts, keep, watch)
     text = text_states(model, image.shape[0])
     latents, starts = encode(model, image, run, draws, tiling)
 
@@ -216,7 +215,6 @@ def edit(
         found = dict.fromkeys(prompts.targets, (None, ms.Tensor(np.asarray(mask, np.float32))))
     chosen = [t for t, (_, cells) in found.items() if not only_mask and cells.asnumpy().any()]
     states = _states(run, latents, draws, text, prompts) if chosen else None
-
     edits, roundtrip = {}, functools.lru_cache(lambda: model.decode_latents(latents, tiling))
     for target, (noise_map, cells) in found.items():
         arrays = None if noise_map is None else noise_map.asnumpy(), cells.asnumpy()

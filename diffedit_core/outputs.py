@@ -10,12 +10,15 @@ from .errors import InputError
 # MindSpore is imported inside the functions, as in cli.py.
 
 
+STANDARD = Path("-")  # standard output
+
+
 def plan_outputs(arguments):
     """The files of each target, {kind: path}, checked to be writable before anything is
     computed."""
     from . import images
 
-    stem = Path(arguments.image).stem
+    stem = images.stem(arguments.image)
     wanted = {
         "grid": given(arguments, "grid"),
         "map": given(arguments, "map_out"),
@@ -25,12 +28,15 @@ def plan_outputs(arguments):
         wanted["out"] = given(arguments, "out") or f"{stem}-edited.png"
         if given(arguments, "mask") and wanted["map"]:
             raise InputError(
-                "--map-out has nothing to show with --mask: no noise map is computed for a given mask."
+                "--map-out has nothing to show with --mask: no noise map is computed for a given "
+                "mask."
             )
     elif not any(wanted.values()):
         wanted["mask"] = f"{stem}-mask.png"
     wanted = {kind: Path(path) for kind, path in wanted.items() if path}
     several = len(arguments.target) > 1
+    if several and STANDARD in wanted.values():
+        raise InputError("Several targets cannot all go to standard output: give file names.")
     outputs = [
         {
             kind: path.with_name(f"{path.stem}-{i + 1}{path.suffix}") if several else path
@@ -47,7 +53,9 @@ def plan_outputs(arguments):
     if len({p.resolve() for p in paths}) < len(paths):
         raise InputError("Two outputs have the same file name: give each its own.")
     for source in filter(None, (arguments.image, given(arguments, "mask"))):
-        if any(p.exists() and Path(source).exists() and p.samefile(source) for p in paths):
+        if str(source) != "-" and any(
+            p.exists() and Path(source).exists() and p.samefile(source) for p in paths
+        ):
             raise InputError(
                 f"{source} is the input and would be overwritten: give another output name."
             )

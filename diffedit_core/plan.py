@@ -63,21 +63,21 @@ def plan(options, config, targets=1, given_mask=False):
     )
 
 
-def describe(arguments, configs, job, plan, folder, kernels):
+def describe(arguments, found, job, plan, kernels):
     """The lines of `--dry-run`."""
     from .kernels import default_kernels
     from .model import estimate_memory
 
     options, editing = job.options, arguments.command == "edit"
     (width, height), worked = job.picture.size, job.image.shape[2:]
-    yield f"model             {folder}"
+    yield f"model             {found.path}"
     yield f"recipe            {arguments.recipe}"
     yield (
         f"picture           {width}x{height}, worked on as {worked[1]}x{worked[0]}, "
         f"latents {job.shape[2]}x{job.shape[1]}"
     )
     if editing or options.mask_on_grid:
-        spacing = configs.scheduler.timestep_spacing
+        spacing = found.configs.scheduler.timestep_spacing
         yield f"grid              {options.num_inference_steps} steps, {spacing} spacing"
     if editing:
         regularised = f", {options.num_reg_steps} regularising steps"
@@ -99,7 +99,7 @@ def describe(arguments, configs, job, plan, folder, kernels):
     else:
         yield f"UNet evaluations  {plan.mask_evaluations} for the mask"
     weights, activations = estimate_memory(
-        configs, job.shape[1:], plan.largest_batch, arguments.dtype, kernels or default_kernels()
+        found.configs, job.shape[1:], plan.largest_batch, arguments.dtype, kernels or default_kernels()
     )
     yield (
         f"memory            about {(weights + activations) / 2**30:.1f} GiB: "
