@@ -1,6 +1,7 @@
 """Every command of README.md is what it says: the first one runs, the second is what the gate
 runs."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from diffedit_core import cli
+from diffedit_core.integrators import INTEGRATORS
 from weights_convert import cli as converter
 
 ROOT = Path(__file__).parent.parent
@@ -48,20 +50,37 @@ def test_second_command_runs_these_tests():
     assert block("test")[-1] == "python -m pytest tests"
 
 
-def test_python_examples_are_right(tmp_path, monkeypatch):
-    examples = re.findall(r"```python\n(.*?)```", TEXT, re.S)
-    assert len(examples) == 2
+def test_the_guides_pair_works(tmp_path, monkeypatch, capsys):
+    """The second command: the mask is a part of the picture, and the picture changes there."""
+    (command,) = block("fruits")
+    words = shlex.split(command)
+    picture = words[2] = str(ROOT / words[2])
     monkeypatch.chdir(tmp_path)
-    for code in examples:
-        exec(
-            compile(
-                code.replace("diffedit_core/assets", str(ROOT / "diffedit_core/assets")),
-                "README.md",
-                "exec",
-            ),
-            {},
-        )
+    assert cli.main(words[1:] + ["--mask-out", "mask.png", "--quiet"]) == 0
+    before, after = (np.asarray(Image.open(p).convert("RGB"), float) for p in (picture, words[-1]))
+    mask = np.asarray(Image.open("mask.png")) > 127
+    changed = np.abs(before - after).mean(-1)
+    assert 0.05 < mask.mean() < 0.6 and changed[mask].mean() > 5 * changed[~mask].mean()
+
+
+def test_python_examples_are_right(tmp_path, monkeypatch):
+    """They stand in one file, in their order, as a reader would type them."""
+    examples = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    assert len(examples) == 6
+    code = "\n\n".join(examples)
+    code = code.replace("diffedit_core/assets", str(ROOT / "diffedit_core/assets"))
+    (tmp_path / "examples_of_the_readme.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = dict(INTEGRATORS)
+    try:
+        importlib.import_module("examples_of_the_readme")
+    finally:
+        INTEGRATORS.clear()
+        INTEGRATORS.update(before)
     assert Image.open("lemons.png").size == (128, 128)
+    for example in examples[3:]:
+        assert len([line for line in example.splitlines() if line.strip()]) <= 14
 
 
 def test_named_files_exist():
