@@ -17,7 +17,7 @@ TESTS = {  # what has to notice, the quickest first
     "diffedit_core/colour": ("tests/test_colour.py",),
     "diffedit_core/reading": ("tests/test_images.py", "tests/test_web.py"),
     "diffedit_core/mask_files": ("tests/test_images.py",),
-    "diffedit_core/writing": ("tests/test_images.py", "tests/test_web.py"),
+    "diffedit_core/writing": ("tests/test_colour.py", "tests/test_web.py", "tests/test_images.py"),
     "diffedit_core/web": ("tests/test_web.py",),
     "diffedit_core/fonts": ("tests/test_images.py",),
 }
