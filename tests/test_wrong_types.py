@@ -150,6 +150,10 @@ def ask(owner, method, arguments, changed):
         for value in changed.values():  # a file's name or a setting's key says it as well
             names += [value] if isinstance(value, str) and value else []
             names += list(value) if isinstance(value, dict) else []
+            names += (
+                [v for v in value if isinstance(v, str)] if type(value) in (list, tuple) else []
+            )
+        names += ["the given mask"] if "mask_image" in changed else []
         assert any(name in sentence for name in names), sentence
 
 
