@@ -8,6 +8,7 @@ import warnings
 
 from .arguments import MASK_STAGES, flag, given, parser
 from .errors import InputError
+from .integrators import INTEGRATORS
 from .options import DECLARED, RECIPES, stages_of
 
 # MindSpore is imported inside the functions: `--help` answers at once, and its warnings are
@@ -219,6 +220,7 @@ def check_effect(arguments, options):
             raise InputError(f"--{shown} changes nothing {reason}: leave it out.")
 
     about_mask = f"about the mask of recipe {arguments.recipe}"
+    with_mask = "with --mask, which is used instead of a mask that is looked for"
     for name, declared in DECLARED.items():
         if declared.unless and getattr(options, declared.unless):
             refuse(name, f"with a {flag(declared.unless)}")
@@ -228,13 +230,21 @@ def check_effect(arguments, options):
         if arguments.command == "mask" and not stages & set(MASK_STAGES):
             refuse(name, about_mask)
         if given(arguments, "mask") and stages <= {"maps", "mask"}:
-            refuse(name, "with --mask, which is used instead of a mask that is looked for")
+            refuse(name, with_mask)
 
     if arguments.command == "edit":
         if options.guidance_scale == 1:
             refuse("negative", "without guidance")
         if options.inversion_guidance_scale == 1:
             refuse("inversion_negative", "without an --inversion-guidance-scale")
+    if given(arguments, "mask"):
+        refuse("mask_negative", with_mask)
+    if INTEGRATORS[options.integrator].exact:
+        refuse("inversion_timestep", "with an integrator whose equations name the timesteps")
+    if options.guidance_scale == 1:
+        refuse("guided_mask", "without guidance")
+    if arguments.command == "mask" and options.posterior_per_map:
+        refuse("sample_posterior", "with --posterior-per-map, which draws the mask's own")
     if options.mask_guidance_scale == 1:
         refuse("mask_negative", about_mask if not options.guided_mask else "without guidance")
 

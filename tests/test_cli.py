@@ -3,6 +3,9 @@ leaves nothing behind."""
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,8 +14,12 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from diffedit_core import cli, diffedit, integrators, model as M
+from diffedit_core import cli, edit as stages, model as M
+from diffedit_core.arguments import MASK_STAGES, flag, parser
+from diffedit_core.integrators import INTEGRATORS
+from diffedit_core.options import DECLARED, RECIPES, stages_of
 
+ROOT = Path(__file__).parent.parent
 MICRO = Path(__file__).parent / "fixtures" / "pipeline" / "model"
 SIZE = (64, 48)  # (W, H); latents [4,6,8]
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -260,10 +267,8 @@ def test_equal_prompts_warn_and_return_the_picture(work, capsys):
 
 
 def test_several_targets_share_one_inversion(work, monkeypatch, capsys):
-    calls, invert = [], diffedit.invert_states
-    monkeypatch.setattr(
-        diffedit, "invert_states", lambda *a, **k: calls.append(1) or invert(*a, **k)
-    )
+    calls, trail = [], stages.trail
+    monkeypatch.setattr(stages, "trail", lambda *a, **k: calls.append(1) or trail(*a, **k))
     edit(
         "--target", "a dog", "--target", "two cats", "--mask-out", "m.png", "--save-trace", "trace"
     )
@@ -279,7 +284,7 @@ def test_several_targets_share_one_inversion(work, monkeypatch, capsys):
 
 
 def test_mask_command_writes_a_mask_only(work, monkeypatch, capsys):
-    monkeypatch.setattr(diffedit, "invert_states", None)
+    monkeypatch.setattr(stages, "trail", None)
     assert main("mask", "apples.png", *PROMPTS, *MODEL, *MAPS) == 0
     assert capsys.readouterr() == ("apples-mask.png\n", "")
     assert {p.name for p in work.iterdir()} == {"apples.png", "apples-mask.png"}
@@ -289,7 +294,7 @@ def test_mask_command_writes_a_mask_only(work, monkeypatch, capsys):
 
 
 def test_a_given_soft_mask_of_another_resolution(work, monkeypatch):
-    monkeypatch.setattr(diffedit, "find_masks", None)
+    monkeypatch.setattr(stages, "maps", None)
     given = np.zeros((24, 32), np.uint8)
     given[:, 8:] = np.linspace(0, 255, 24).astype(np.uint8)
     Image.fromarray(given).save("given.png")
@@ -375,23 +380,16 @@ def test_dry_run_prints_the_plan_without_weights(unloadable, capsys):
             ("--integrator", "belm"),
             "13: 6 for the mask, 3 for the inversion, 4 for the decoding",
         ),  # the first step down is known
-        (("--inversion", "anderson"), "at most 70: 4 for the mask, at most 60 for the inversion"),
-        (("--num-reg-steps", 2), "ddim, explicit inversion, 2 regularising steps"),
+        (("--integrator", "anderson"), "at most 70: 4 for the mask, at most 60 for the inversion"),
+        (("--num-reg-steps", 2), "ddim, 2 regularising steps"),
     ],
 )
 def test_dry_run_counts_the_evaluations_of_every_way(unloadable, capsys, words, said):
-    maps = 3 if "--integrator" in words else 2
+    maps = 3 if words[1] in ("edict", "belm") else 2
     assert (
         main("edit", "apples.png", *PROMPTS, *SMALL, "--num-maps", maps, "--dry-run", *words) == 0
     )
     assert said in capsys.readouterr().out
-
-
-def test_the_choices_are_those_of_the_tables():
-    """cli.py repeats them, so that --help does not wait for MindSpore."""
-    assert cli.INTEGRATORS == tuple(integrators.INTEGRATORS) and cli.INVERSIONS == tuple(
-        integrators.INVERSIONS
-    )
 
 
 def test_the_way_is_chosen_on_the_command_line(work, capsys):
@@ -401,7 +399,7 @@ def test_the_way_is_chosen_on_the_command_line(work, capsys):
     plain = trace("ddim")
     for words in (
         ("--integrator", "edict"),
-        ("--inversion", "fixed_point"),
+        ("--integrator", "fixed_point"),
         ("--num-reg-steps", 1, "--lambda-auto-corr", 5.0, "--lambda-kl", 2.0),
     ):
         edit(*words, "--save-trace", "trace", "--recipe", "paper")
@@ -463,8 +461,7 @@ PICTURES = {
 
 def prepare(*words):
     return cli.prepare(
-        cli.parser().parse_args(["edit", *map(str, words), "--target", "a cat"]),
-        M.read_configs(MICRO),
+        parser().parse_args(["edit", *map(str, words), "--target", "a cat"]), M.read_configs(MICRO)
     )
 
 
@@ -561,11 +558,6 @@ def test_bad_pictures(unloadable, capsys, case, command):
 
 
 BAD_WORDS = {
-    "two kinds of inversion": (
-        nothing,
-        "--integrator edict --inversion anderson",
-        "leave one of them out",
-    ),
     "no model": (nothing, "--model missing", "no model folder missing"),
     "model is a file": (nothing, "--model apples.png", "apples.png is a file"),
     "model is another folder": (lambda: Path("other").mkdir(), "--model other", "model_index.json"),
@@ -667,39 +659,124 @@ def test_bad_words(unloadable, capsys, case):
     assert text in refused(capsys, "edit", "apples.png", *PROMPTS, *small, *words.split())
 
 
+def words_for(name):
+    """An option with the value that the recipe diffusers gives it, as words."""
+    value = getattr(RECIPES["diffusers"], name)
+    if isinstance(value, bool):
+        return [f"--{flag(name)}" if value else f"--no-{flag(name)}"]
+    return [f"--{flag(name)}", str(value)]
+
+
+def said(capsys, command, *words):
+    """What the command says of its options: "" where it accepts them."""
+    code = main(command, "apples.png", *PROMPTS, *MODEL, *words, "--dry-run")
+    out, err = capsys.readouterr()
+    assert (code == 0) == (err == "") == (out != "")
+    return err
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_an_option_that_no_stage_looks_at_is_refused(unloadable, capsys, name):
+    """For every declared option: beside a given mask those of the mask alone, in `mask` those of
+    the edit alone, of the recipe that is asked for."""
+    declared, words = DECLARED[name], words_for(name)
+    for recipe, options in RECIPES.items():
+        blocked = declared.needs or (declared.unless and getattr(options, declared.unless))
+        if name == "inversion_guidance_scale" and options.inversion_prompt == "empty":
+            words = [f"--{flag(name)}", "1"]
+        idle = bool(blocked) or not stages_of(name, options)
+        used = set(stages_of(name, options))
+        for command, more, changes in (
+            ("edit", (), not idle),
+            ("edit", ("--mask", "apples.png"), not idle and not used <= {"maps", "mask"}),
+            ("mask", (), not idle and bool(used & set(MASK_STAGES))),
+        ):
+            if command == "mask" and not set(stages_of(name)) & set(MASK_STAGES):
+                continue  # it has no such flag
+            if name == "sample_posterior" and command == "mask" and options.posterior_per_map:
+                changes = False
+            err = said(capsys, command, "--recipe", recipe, *more, *words)
+            assert (f"--{flag(name)} changes nothing" in err) == (not changes), (recipe, err)
+            assert changes == (err == ""), (recipe, command, err)
+
+
 @pytest.mark.parametrize(
-    "command, words, flag",
+    "command, words, name",
     [
-        ("edit", "--mask apples.png --num-maps 3", "--num-maps"),
-        ("edit", "--mask apples.png --mask-noise-strength 0.5", "--mask-noise-strength"),
-        ("edit", "--mask apples.png --mask-clamp-ratio 3", "--mask-clamp-ratio"),
-        ("edit", "--mask apples.png --mask-threshold 0.5", "--mask-threshold"),
-        ("edit", "--mask apples.png --mask-smoothing 1", "--mask-smoothing"),
-        ("edit", "--mask apples.png --mask-clamp-quantile 0.9", "--mask-clamp-quantile"),
         ("mask", "--mask-clamp-ratio 2 --mask-clamp-quantile 0.9", "--mask-clamp-ratio"),
-        ("edit", "--recipe smooth --mask-clamp-ratio 2", "--mask-clamp-ratio"),
-        ("edit", "--mask apples.png --map-batch 1", "--map-batch"),
         ("edit", "--lambda-kl 1", "--lambda-kl"),
-        ("edit", "--lambda-auto-corr 1", "--lambda-auto-corr"),
         ("edit", "--feather 2", "--feather"),
         ("edit", "--negative plums --guidance-scale 1", "--negative"),
-        ("mask", "--steps 20", "--steps"),
-        ("mask", "--guidance-scale 3", "--guidance-scale"),
-        ("mask", "--negative plums", "--negative"),
-        ("mask", "--recipe diffusers --negative plums --guidance-scale 1", "--negative"),
+        ("edit", "--mask-negative plums", "--mask-negative"),
+        ("edit", "--inversion-negative plums", "--inversion-negative"),
+        ("edit", "--recipe diffusers --mask apples.png --mask-negative plums", "--mask-negative"),
+        ("mask", "--mask-negative plums", "--mask-negative"),
+        ("mask", "--recipe diffusers --mask-negative a --guidance-scale 1", "--mask-negative"),
+        ("edit", "--guided-mask --guidance-scale 1", "--guided-mask"),
+        ("edit", "--integrator edict --inversion-timestep current", "--inversion-timestep"),
+        ("mask", "--recipe diffusers --no-sample-posterior", "--sample-posterior"),
     ],
 )
-def test_an_option_that_would_change_nothing_is_refused(unloadable, capsys, command, words, flag):
-    assert f"{flag} changes nothing" in refused(
-        capsys, command, "apples.png", *PROMPTS, *MODEL, *words.split()
-    )
+def test_words_that_would_change_nothing_are_refused(unloadable, capsys, command, words, name):
+    words = (*PROMPTS, *MODEL, *words.split())
+    assert f"{name} changes nothing" in refused(capsys, command, "apples.png", *words)
 
 
-@pytest.mark.parametrize("flag", ["--steps", "--guidance-scale", "--negative"])
-def test_a_guided_mask_on_the_grid_takes_them(unloadable, capsys, flag):
-    words = ("--recipe", "diffusers", flag, "4", "--dry-run")
+@pytest.mark.parametrize("name", INTEGRATORS)
+def test_an_exact_integrator_refuses_another_timestep(unloadable, capsys, name):
+    err = said(capsys, "edit", "--integrator", name, "--inversion-timestep", "destination")
+    assert ("--inversion-timestep changes nothing" in err) == INTEGRATORS[name].exact
+
+
+@pytest.mark.parametrize("word", ["--steps", "--guidance-scale", "--mask-negative"])
+def test_a_guided_mask_on_the_grid_takes_them(unloadable, capsys, word):
+    words = ("--recipe", "diffusers", word, "4", "--dry-run")
     assert main("mask", "apples.png", *PROMPTS, *MODEL, *words) == 0
     assert "K  " not in capsys.readouterr().out
+
+
+def in_a_shell(command):
+    """A command line of a real shell: its result, and the seconds that it took."""
+    start = time.perf_counter()
+    result = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    return result, time.perf_counter() - start
+
+
+def test_a_closed_pipe_ends_without_a_traceback():
+    """`diffedit ... | head -1`, and a reader that reads nothing."""
+    picture = M.ORCHARD.parent / "bowl_of_apples.png"
+    command = f"{sys.executable} -m diffedit_core edit {picture} --target pears --dry-run"
+    for reader, lines in (("head -1", 1), ("true", 0)):
+        result, _ = in_a_shell(f"{{ {command}; echo $? >&2; }} | {reader}")
+        assert result.stderr.split() == ["0"] and len(result.stdout.splitlines()) == lines
+
+
+def test_help_answers_without_mindspore():
+    program = (
+        "import sys; from diffedit_core import cli\n"
+        "try: cli.main([{!r}, '--help'])\n"
+        "except SystemExit: print('mindspore' in sys.modules, 'PIL' in sys.modules)"
+    )
+    for command in ("edit", "mask", "info"):
+        result, _ = in_a_shell(f'{sys.executable} -c "{program.format(command)}"')
+        assert result.stdout.splitlines()[-1] == "False False", result.stderr
+
+
+def test_help_takes_little_more_than_numpy():
+    """The least of several runs of both, since other programs slow some of them down."""
+    helped, bare = (
+        min(in_a_shell(f"{sys.executable} {words}")[1] for _ in range(4))
+        for words in ("-m diffedit_core edit --help", "-c 'import numpy, argparse'")
+    )
+    assert helped < bare + 0.3
+
+
+def test_help_names_every_option_and_what_an_integrator_is():
+    result, _ = in_a_shell(f"{sys.executable} -m diffedit_core edit --help")
+    text = " ".join(result.stdout.split())
+    assert all(f"--{flag(name)} " in text for name in DECLARED)
+    assert all(f"{name}: {record.summary}".split(",")[0] in text.replace("- ", "-")
+               for name, record in INTEGRATORS.items())  # fmt: skip
 
 
 BAD_MODELS = {

@@ -97,8 +97,8 @@ def test_with_equal_negatives_the_guidance_only_scales_the_difference(guidance):
 
 
 def test_another_difference_takes_the_place_of_ours():
-    largest = difference(by=lambda target, source: (target - source).max(-3))[1][0]
-    assert largest.shape == (2, 5, 5, 7) and not np.array_equal(largest, difference()[1][0])
+    summed = difference(by=lambda target, source: (target - source).sum(-3))[1][0]
+    assert summed.shape == (2, 5, 5, 7) and not np.array_equal(summed, difference()[1][0])
 
 
 # --- maps -----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """diffedit_core.regularise: the two losses in numpy, their gradients, and inversions of the public
 pipeline."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffedit_core import diffedit as D
 from diffedit_core import regularise as G
-from diffedit_core import schedule as S
+from diffedit_core.options import RECIPES
 
+from .closed_forms import latents_of, run_of, there
 from .strategies import SD21, seeds
 
 FIXTURES = Path(__file__).parent / "fixtures" / "regularised"
@@ -159,31 +160,25 @@ def test_inversions_of_the_public_pipeline(case):
             "lambda_kl",
         )
     }
-    options = D.RECIPES["diffusers"].replace(encode_ratio=o["inpaint_strength"], **own)
-    levels, steps, kind = (
-        S.levels(SD21, o["num_inference_steps"]),
-        options.num_encode_steps,
-        o["prediction_type"],
-    )
+    steps = RECIPES["diffusers"].replace(encode_ratio=o["inpaint_strength"], **own).num_encode_steps
+    config = dataclasses.replace(SD21, prediction_type=o["prediction_type"])
 
-    def inverted(options):
+    def inverted(**changes):
         said = iter(arrays["predictions"].astype(np.float64))
-        return D.invert(
+        own.pop("num_inference_steps", None)
+        run = run_of(
             lambda x, timestep, states: ms.Tensor(next(said)),
-            ms.Tensor(arrays["latents0"].astype(np.float64)),
-            levels,
             steps,
-            None,
-            None,
-            1.0,
-            kind,
-            options.inversion_timestep,
-            change=D.regulariser(options, levels, kind, arrays["rolls"]),
-        ).asnumpy()[1:]
+            o["num_inference_steps"],
+            config,
+            inversion_timestep="destination",
+            clamp_over="batch",
+            **own | changes,
+        )
+        x0 = arrays["latents0"].astype(np.float64)
+        return latents_of(there(run, x0, ms.Tensor(0.0), rolls=arrays["rolls"]))[1:]
 
     wanted = arrays["inverted_latents"].swapaxes(0, 1)[::-1]
-    assert np.abs(inverted(options) - wanted).max() <= 2e-5 * np.abs(wanted).max()
-    without = inverted(options.replace(num_reg_steps=0))
-    assert (
-        np.abs(without - wanted).max() > 1e-3 * np.abs(wanted).max()
-    ), "the fixture would not see it left out"
+    assert np.abs(inverted() - wanted).max() <= 2e-5 * np.abs(wanted).max()
+    apart = np.abs(inverted(num_reg_steps=0) - wanted).max()
+    assert apart > 1e-3 * np.abs(wanted).max(), "the fixture would not see it left out"

@@ -54,6 +54,11 @@ def close(result, wanted, amplification):
     ).all(), f"errors up to {error.max()}, {(error[error > 0] / allowed[error > 0]).max()} of the allowed"
 
 
+def step_of(x, out, alpha_from, alpha_to, kind="epsilon", sigma=0.0):
+    """A step with a prediction of either kind, as `integrators.ddim` takes it."""
+    return S.add_noise(*S.denoised(out, x, alpha_from, kind), alpha_to, sigma)
+
+
 def tensors(*arrays):
     return [ms.Tensor(a) for a in arrays]
 
@@ -211,19 +216,23 @@ def test_no_grid_for_a_bad_number_of_steps(n):
 @given(latents_like(), alpha_pairs, prediction_types)
 def test_step_agrees_with_the_equation(pair, levels, kind):
     x, out = pair
-    result = S.ddim_step(*tensors(x, out), *levels, kind)
+    result = step_of(*tensors(x, out), *levels, kind)
     assert result.asnumpy().dtype == x.dtype and result.shape == x.shape
     spread = np.abs(R.wide(x)) + np.abs(R.wide(out))
     oracle_size = (
         (1 / math.sqrt(levels[0])) * spread if kind == "epsilon" else spread
     )  # the oracle goes through x0
-    close(result, R.ddim_step(x, out, *levels, kind), size(x, out, *levels, kind) + oracle_size)
+    wanted = R.ddim_step(x, out, *levels, kind)
+    close(result, wanted, 2 * (size(x, out, *levels, kind) + oracle_size))
+    if kind == "epsilon":
+        close(S.ddim_step(*tensors(x, out), *levels), wanted, size(x, out, *levels) + oracle_size)
 
 
 @given(latents_like(), alphas, prediction_types)
 def test_step_to_its_own_level_is_the_identity(pair, alpha, kind):
     x, out = pair
-    close(S.ddim_step(*tensors(x, out), alpha, alpha, kind), x, size(x, out, alpha, alpha, kind))
+    close(step_of(*tensors(x, out), alpha, alpha, kind), x, 2 * size(x, out, alpha, alpha, kind))
+    close(S.ddim_step(*tensors(x, out), alpha, alpha), x, size(x, out, alpha, alpha))
 
 
 @given(latents_like(), alpha_triples)
@@ -250,9 +259,9 @@ def test_the_reverse_step_undoes_a_step(pair, levels):
 @given(latents_like(4), alpha_pairs, prediction_types)
 def test_step_is_linear(arrays, levels, kind):
     x, y, e, f = arrays
-    whole = S.ddim_step(*tensors(2 * x + y, 2 * e + f), *levels, kind)
-    parts = [R.wide(S.ddim_step(*tensors(*p), *levels, kind).asnumpy()) for p in ((x, e), (y, f))]
-    sizes = [size(*p, *levels, kind) for p in ((x, e), (y, f))]
+    whole = step_of(*tensors(2 * x + y, 2 * e + f), *levels, kind)
+    parts = [R.wide(step_of(*tensors(*p), *levels, kind).asnumpy()) for p in ((x, e), (y, f))]
+    sizes = [2 * size(*p, *levels, kind) for p in ((x, e), (y, f))]
     close(whole, 2 * parts[0] + parts[1], 2 * sizes[0] + sizes[1])
 
 
@@ -261,9 +270,8 @@ def test_v_and_eps_steps_agree(pair, levels):
     x, v = tensors(*pair)
     by_eps = S.ddim_step(x, S.v_to_eps(v, x, levels[0]), *levels).asnumpy()
     sizes = np.abs(pair[0]) + np.abs(pair[1])
-    close(
-        S.ddim_step(x, v, *levels, "v_prediction"), by_eps, size(sizes, sizes, *levels) + 2 * sizes
-    )
+    by_v = step_of(x, v, *levels, "v_prediction")
+    close(by_v, by_eps, size(sizes, sizes, *levels) + 2 * sizes)
 
 
 @given(latents_like(), alpha_pairs)
@@ -271,16 +279,20 @@ def test_coefficients_keep_float64(pair, levels):
     """A coefficient that passed through float32 would be wrong from the eighth digit on."""
     x, eps = (a.astype(np.float64) for a in pair)
     assume(np.abs(x).max() > 0)
-    for kind in PREDICTION_TYPES:
-        c_x, c_out = S.ddim_coefficients(*levels, kind)
-        result = S.ddim_step(*tensors(x, eps), *levels, kind).asnumpy()
-        assert result.dtype == np.float64
-        assert (
-            np.abs(result - (c_x * x + c_out * eps)).max()
-            <= 1e-15 * (abs(c_x) * np.abs(x) + abs(c_out) * np.abs(eps)).max()
-        )
-    for convert in (S.add_noise, S.v_to_eps, S.v_to_x0, S.eps_to_x0, S.eps_to_v):
+    c_x, c_eps = S.ddim_coefficients(*levels)
+    result = S.ddim_step(*tensors(x, eps), *levels).asnumpy()
+    assert result.dtype == np.float64
+    allowed = 1e-15 * (abs(c_x) * np.abs(x) + abs(c_eps) * np.abs(eps)).max()
+    assert np.abs(result - (c_x * x + c_eps * eps)).max() <= allowed
+    for convert in (S.add_noise, S.v_to_eps, S.v_to_x0, S.eps_to_x0):
         assert convert(*tensors(x, eps), levels[0]).dtype == ms.float64
+    for kind in PREDICTION_TYPES:
+        a, signal = levels[0], math.sqrt(levels[0])
+        x0, e = R.prediction(eps, x, a, kind)
+        for found, wanted in zip(S.denoised(*tensors(eps, x), a, kind), (x0, e)):
+            assert found.dtype == ms.float64
+            size_of = (np.abs(x) + np.abs(eps)).max() / (signal if kind == "epsilon" else 1)
+            assert np.abs(found.asnumpy() - wanted).max() <= 2e-15 * size_of
     third = S.guide(*tensors(np.zeros_like(x), x), 1 / 3).asnumpy()
     assert np.abs(third - x / 3).max() <= 1e-15 * np.abs(x).max()
 
@@ -301,14 +313,15 @@ def test_v_steps_through_zero_snr_without_dividing_by_zero(spacing, n):
     with np.errstate(all="raise"):
         levels = S.levels(config, n)
         pairs = list(zip(levels.alphas[:-1], levels.alphas[1:]))
+        one, none = np.ones(1), np.zeros(1)
         coefficients = [
-            S.ddim_coefficients(*p, "v_prediction") for a, b in pairs for p in ((a, b), (b, a))
+            [step_of(x, v, *p, "v_prediction").item() for x, v in ((one, none), (none, one))]
+            for a, b in pairs
+            for p in ((a, b), (b, a))
         ]
     assert levels.alphas[-1] == (0 if n > 1 or spacing == "trailing" else levels.alphas[1])
-    assert np.isfinite(coefficients).all()
-    assert np.square(coefficients).sum(1) == pytest.approx(
-        1, abs=1e-12
-    ), "a step with v is a rotation"
+    lengths = np.square(coefficients).sum(1)
+    assert lengths == pytest.approx(1, abs=1e-12), "a step with v is a rotation"
 
 
 def test_eps_cannot_leave_zero_snr_but_reach_it():
@@ -316,8 +329,11 @@ def test_eps_cannot_leave_zero_snr_but_reach_it():
     for alpha_to in (0.0, 0.5, 1.0):
         with pytest.raises(ValueError, match="v-prediction"):
             S.ddim_step(x, x, 0.0, alpha_to)
+    with pytest.raises(ValueError, match="v-prediction"):
+        S.denoised(x, x, 0.0)
     close(S.ddim_step(x, 3 * x, 0.5, 0.0), 3.0, 8)
-    close(S.ddim_step(x, 3 * x, 0.0, 1.0, "v_prediction"), -3.0, 8)  # v at a = 0 is -x0
+    close(step_of(x, 3 * x, 0.5, 0.0), 3.0, 8)
+    close(step_of(x, 3 * x, 0.0, 1.0, "v_prediction"), -3.0, 8)  # v at a = 0 is -x0
 
 
 # --- noise and conversions ------------------------------------------------------------------------
@@ -350,7 +366,7 @@ def test_noise_leaves_room_for_fresh_noise(pair, alpha, part):
 
 @given(latents_like(), st.floats(1e-4, 1 - 1e-4))
 def test_conversions_are_those_of_one_noised_picture(pair, alpha):
-    """Each of the six agrees with x0, eps and v = sqrt(a) eps - sqrt(1-a) x0 of the picture that
+    """Each of the three agrees with x0, eps and v = sqrt(a) eps - sqrt(1-a) x0 of the picture that
     was noised."""
     x0, eps = R.wide(*pair)
     signal, noise = math.sqrt(alpha), math.sqrt(1 - alpha)
@@ -360,28 +376,24 @@ def test_conversions_are_those_of_one_noised_picture(pair, alpha):
         ("v_to_eps", S.v_to_eps),
         ("v_to_x0", S.v_to_x0),
         ("eps_to_x0", S.eps_to_x0),
-        ("eps_to_v", S.eps_to_v),
-        ("x0_to_eps", S.x0_to_eps),
-        ("x0_to_v", S.x0_to_v),
     ):
         given_, wanted = name.split("_to_")
         result = convert(*tensors(values[given_], x), alpha)
         close(result, values[wanted], 4 * (np.abs(x0) + np.abs(eps)) / min(signal, noise))
 
 
-@given(latents_like(), st.floats(1e-3, 1 - 1e-3))
-def test_conversions_are_mutually_inverse(pair, alpha):
+@given(latents_like(), st.floats(1e-3, 1 - 1e-3), prediction_types)
+def test_what_a_prediction_stands_for_makes_x_again(pair, alpha, kind):
+    """sqrt(a) x0 + sqrt(1-a) eps = x, and v = sqrt(a) eps - sqrt(1-a) x0 is what was predicted."""
     out, x = tensors(*pair)
-    spread = (np.abs(R.wide(pair[0])) + np.abs(R.wide(pair[1]))) / (alpha * (1 - alpha))
-    for there, back in (
-        (S.v_to_eps, S.eps_to_v),
-        (S.eps_to_v, S.v_to_eps),
-        (S.v_to_x0, S.x0_to_v),
-        (S.x0_to_v, S.v_to_x0),
-        (S.eps_to_x0, S.x0_to_eps),
-        (S.x0_to_eps, S.eps_to_x0),
-    ):
-        close(back(there(out, x, alpha), x, alpha), pair[0], spread)
+    x0, eps = S.denoised(out, x, alpha, kind)
+    spread = (np.abs(R.wide(pair[0])) + np.abs(R.wide(pair[1]))) / alpha
+    close(S.add_noise(x0, eps, alpha), pair[1], spread)
+    if kind == "v_prediction":
+        v = math.sqrt(alpha) * R.wide(eps.asnumpy()) - math.sqrt(1 - alpha) * R.wide(x0.asnumpy())
+        close(v.astype(pair[0].dtype), pair[0], spread)
+    else:
+        assert np.array_equal(eps.asnumpy(), pair[0])
 
 
 @given(latents_like(), st.floats(-10, 20))
@@ -406,11 +418,19 @@ def test_a_stochastic_step_keeps_the_marginal(alpha_from, more, eta):
     signal sqrt(a_to)."""
     alpha_to = alpha_from + more
     sigma = S.ddim_sigma(alpha_from, alpha_to, eta)
+    signal, noise = math.sqrt(alpha_from), math.sqrt(1 - alpha_from)
     for kind in PREDICTION_TYPES:
-        c_x, c_out = S.ddim_coefficients(alpha_from, alpha_to, kind, sigma)
-        signal, noise = math.sqrt(alpha_from), math.sqrt(1 - alpha_from)
-        of_x0 = c_x * signal + c_out * (0 if kind == "epsilon" else -noise)
-        of_eps = c_x * noise + c_out * (1 if kind == "epsilon" else signal)
+        of_x0, of_eps = (
+            step_of(
+                signal * x0 + noise * eps,
+                eps if kind == "epsilon" else signal * eps - noise * x0,
+                alpha_from,
+                alpha_to,
+                kind,
+                sigma,
+            ).item()
+            for x0, eps in ((np.ones(1), np.zeros(1)), (np.zeros(1), np.ones(1)))
+        )
         assert of_x0 == pytest.approx(math.sqrt(alpha_to), rel=1e-10)
         assert of_eps**2 + sigma**2 == pytest.approx(1 - alpha_to, rel=1e-10)
 
@@ -429,7 +449,7 @@ def test_sigma_of_eta_one_is_the_posterior_of_ddpm(alpha_from, more, eta):
 @given(st.sampled_from(PREDICTION_TYPES), latents_like())
 def test_sigma_enters_the_step(kind, pair):
     close(
-        S.ddim_step(*tensors(*pair), 0.3, 0.5, kind, 0.4),
+        step_of(*tensors(*pair), 0.3, 0.5, kind, 0.4),
         R.ddim_step(*pair, 0.3, 0.5, kind, 0.4),
         4 * (np.abs(pair[0]) + np.abs(pair[1])),
     )
@@ -470,9 +490,36 @@ def test_ddim_converges_at_first_order_to_the_closed_form(direction, kind):
         start = np.array([1.7, -0.3, 0.9])
         x = ms.Tensor(start)
         for a, b in zip(path[:-1], path[1:]):
-            x = S.ddim_step(x, gaussian_prediction(x, a, deviation, kind), a, b, kind)
+            x = step_of(x, gaussian_prediction(x, a, deviation, kind), a, b, kind)
         a, b = path[0], path[-1]
         exact = start * math.sqrt((b * deviation**2 + 1 - b) / (a * deviation**2 + 1 - a))
         errors.append(np.abs(x.asnumpy() / exact - 1).max())
     slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert -1.15 < slope < -0.85, (slope, errors)
+
+
+# --- the level of a strength ----------------------------------------------------------------------
+
+
+def test_the_noise_level_of_sd21():
+    bar = S.alphas_cumprod(SD21)
+    assert S.noise_level(SD21, 0.5, 50) == (481, bar[481])
+    assert S.noise_level(SD21, 0.5) == (500, bar[500])
+    assert S.noise_level(SD21, 1.0) == (999, bar[999])
+    assert S.noise_level(SD21, 1.0, 50) == (981, bar[981])
+    with pytest.raises(InputError, match="mask_noise_strength 0.1 of 9 steps rounds to no noise"):
+        S.noise_level(SD21, 0.1, 9)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@given(st.integers(1, 1000), st.floats(0.001, 1), st.booleans())
+def test_a_noise_level_is_one_of_the_schedule(spacing, n, strength, on_grid):
+    config = dataclasses.replace(SD21, timestep_spacing=spacing)
+    steps = n if on_grid else None
+    if on_grid and int(n * strength) == 0:
+        with pytest.raises(InputError):
+            S.noise_level(config, strength, steps)
+        return
+    timestep, alpha = S.noise_level(config, strength, steps)
+    assert 0 <= timestep <= 999 and alpha == S.alphas_cumprod(config)[timestep]
+    assert timestep in S.grid(config, n) if on_grid else abs(timestep - 1000 * strength) <= 1
