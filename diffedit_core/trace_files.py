@@ -3,14 +3,12 @@
 
 import dataclasses
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 
+from . import files
 from .errors import InputError
 
 WHOLE = ("posterior", "rolls")  # the other draws are saved without the axis of the one picture
@@ -24,27 +22,24 @@ def save(arguments, job, draws, edits, plan, folder):
         InputError: the folder cannot be written.
     """
     target = Path(arguments.save_trace)
-    temporary = Path(tempfile.mkdtemp(prefix=".trace-", dir=target.resolve().parent))
     first = 1 if job.options.blend_level == "noisier" else 0  # then no clean level is used
     try:
-        for name, array in draws._asdict().items():
-            if array is not None:
-                np.save(temporary / f"{name}.npy", array if name in WHOLE else array[0])
-        for i, edit in enumerate(edits):
-            place = temporary if len(edits) == 1 else temporary / f"target-{i + 1}"
-            place.mkdir(exist_ok=True)
-            for name, array in _arrays(edit, first).items():
+        with files.folder_written(target) as part:
+            for name, array in draws._asdict().items():
                 if array is not None:
-                    np.save(place / f"{name}.npy", array)
-        record = _record(arguments, job, plan, folder)
-        (temporary / "options.json").write_text(json.dumps(record, indent=1))
-        _move_into(temporary, target)
+                    np.save(part / f"{name}.npy", array if name in WHOLE else array[0])
+            for i, edit in enumerate(edits):
+                place = part if len(edits) == 1 else part / f"target-{i + 1}"
+                place.mkdir(exist_ok=True)
+                for name, array in _arrays(edit, first).items():
+                    if array is not None:
+                        np.save(place / f"{name}.npy", array)
+            record = _record(arguments, job, plan, folder)
+            (part / "options.json").write_text(json.dumps(record, indent=1))
     except OSError as error:
         raise InputError(
             f"{target} could not be written ({error.strerror or error}): give another place."
         ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _arrays(edit, first):
@@ -78,20 +73,6 @@ def _record(arguments, job, plan, folder):
         "timesteps": plan.timesteps.tolist(),
         "mask_timestep": plan.mask_timestep,
     }
-
-
-def _move_into(temporary, target):
-    """Rename a finished folder; into an existing one, file by file."""
-    temporary.chmod(0o755)
-    if not target.exists():
-        os.replace(temporary, target)
-        return
-    for path in sorted(temporary.rglob("*")):
-        place = target / path.relative_to(temporary)
-        if path.is_dir():
-            place.mkdir(exist_ok=True)
-        else:
-            os.replace(path, place)
 
 
 def load_noise(folder, drawn, options, looks_for_mask):

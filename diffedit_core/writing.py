@@ -1,7 +1,6 @@
 """Files that go out: checked beforehand, and written whole or not at all."""
 
 import os
-import secrets
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from .colour import srgb_profile
+from . import files
 from .errors import InputError
 
 FORMATS = {
@@ -77,17 +77,14 @@ def save_atomically(path, content):
     if str(path) == "-":
         write_stream(sys.stdout.buffer, content)
         return
-    target = Path(os.path.realpath(path))  # a link stays a link
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    content = encode(content, Path(path).suffix) if picture else content
     try:
-        temporary.write_bytes(encode(content, Path(path).suffix) if picture else content)
-        os.replace(temporary, target)
+        with files.written(path) as part:
+            part.write_bytes(content)
     except OSError as error:
         raise InputError(
             f"{path} could not be written ({error.strerror or error}): give another place."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_stream(stream, content):

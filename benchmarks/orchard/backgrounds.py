@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffedit_core import background
+from diffedit_core.files import written
 from diffedit_core.model import ORCHARD, Model
 from diffedit_core.options import RECIPES, Options
 from diffedit_core.results import pixel_weight
@@ -59,9 +60,8 @@ def edits(arguments, cases):
             changes = {**_of(RECIPES[arguments.recipe]), "background": "restored"}
             found = methods.run("DiffEdit", model, changes, batch).edit
             arrays = {n: getattr(found, n) for n in ("decoded", "roundtrip", "mask")}
-            whole = file.with_name("part.npz")
-            np.savez(whole, **arrays)
-            whole.replace(file)
+            with written(file) as part:
+                np.savez(part, **arrays)
         parts.append(np.load(file))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0].files}
 
