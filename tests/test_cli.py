@@ -544,7 +544,7 @@ BAD_PICTURES = {
         "large.png",
         "100 megapixels",
     ),
-    "web": (nothing, "https://example.org/a.png", "web address"),
+    "web": (nothing, "https://127.0.0.1:1/a.png", "cannot be had"),
     "long name": (nothing, "a" * 300 + ".png", "aaa"),
 }
 
