@@ -1,35 +1,46 @@
-"""The micro model of tests/fixtures/pipeline, loaded and compiled once for all tests of the facade.
+"""Models that are loaded and compiled once for all tests, such as the micro model of the fixtures.
 
 Every shape of the UNet compiles for many seconds. So its UNet takes one latent at a time here,
-which is one graph for each picture size; `batched` is the model's own `predict`.
+which is one graph for each picture size.
 """
 
+import copy
 import functools
 import sys
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 from PIL import Image
 
+from diffedit_core.folder import ORCHARD
 from diffedit_core.model import Model
 
 FIXTURES = Path(__file__).parent / "fixtures" / "pipeline"
+MICRO = FIXTURES / "model"
+LOAD = Model.load
 
 
-@functools.lru_cache(None)
+@functools.lru_cache(maxsize=None)
+def compiled(folder, dtype, kernels, variant):
+    """A model that all tests share, so that each of its graphs compiles once."""
+    cells = 1 if folder == MICRO else None  # the UNet's rows one by one are a single graph
+    return LOAD(folder, dtype, kernels, variant=variant, cells_at_once=cells)
+
+
+def shared_load(source=ORCHARD, dtype="fp32", kernels=None, on_component=None, variant=None):
+    """In place of `Model.load`: what a test sets on the model stays with that test."""
+    folder = Path(getattr(source, "path", source))
+    for name in folder.iterdir() if on_component else ():
+        on_component(name.name)
+    return copy.copy(compiled(folder, dtype, kernels, variant))
+
+
 def tiny_model():
-    """The model, with a UNet that runs row by row."""
-    model = Model.load(FIXTURES / "model")
-    model.batched = model.predict
-
-    def predict(latents, timestep, states):
-        rows = range(len(latents))
-        return ms.ops.concat(
-            [model.batched(latents[i : i + 1], timestep, states[i : i + 1]) for i in rows]
-        )
-
-    model.predict = predict
+    """The micro model."""
+    model = shared_load(MICRO)
+    whole = copy.copy(model)
+    whole.cells_at_once = 0
+    model.batched = whole.predict  # each batch at once, as large as it is
     return model
 
 
