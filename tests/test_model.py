@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import json
 import shutil
-from functools import lru_cache
+
 from pathlib import Path
 
 import huggingface_hub
@@ -22,6 +22,7 @@ from diffedit_core.hub import choose_weights
 from diffedit_core.model import Model
 from tests.test_config import refused
 from tests.test_vae import shipped
+from tests.tiny import shared_load
 
 MICRO = Path(__file__).parent / "fixtures" / "pipeline" / "model"
 WEIGHTS = {
@@ -38,10 +39,9 @@ def folder(tmp_path):
     return Path(shutil.copytree(MICRO, tmp_path / "model"))
 
 
-@lru_cache(maxsize=None)
 def micro():
     """The micro model, compiled on first use for the shapes that several tests share."""
-    return Model.load(MICRO)
+    return shared_load(MICRO)
 
 
 @contextlib.contextmanager

@@ -7,14 +7,24 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from diffedit_core import cli
 from diffedit_core.integrators import INTEGRATORS
+from diffedit_core.model import Model
 from weights_convert import cli as converter
+
+from .tiny import shared_load
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def shared(monkeypatch):
+    """The shipped model compiles once for all commands and examples."""
+    monkeypatch.setattr(Model, "load", shared_load)
 
 
 def block(mark):

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from diffedit_core import images
 from diffedit_core import schedule as S
 from diffedit_core.integrators import INTEGRATORS, TOLERANCE
-from diffedit_core.model import ORCHARD, Model
+from diffedit_core.model import ORCHARD
 
 from . import laws, strategies
 from .closed_forms import back, ones, run_of, there
 from .test_laws import counterexample, in_words, reason_against
+from .tiny import shared_load
 
 WHOLE = os.environ.get("HYPOTHESIS_PROFILE") == "ci"
 STEPS = 50 if WHOLE else 10
@@ -30,7 +31,7 @@ PICTURE, SENTENCE = ORCHARD.parent / "bowl_of_apples.png", "a bowl of apples on 
 @functools.lru_cache(maxsize=None)
 def start():
     """(model, clean latents, text states, empty text states)."""
-    model = Model.load()
+    model = shared_load()
     latents = model.latents(model.encode_image(images.to_array([images.load_image(PICTURE)])))
     return model, latents, *(s.expand_dims(0) for s in model.encode_prompts([SENTENCE, ""]))
 
