@@ -199,7 +199,7 @@ FAULTS = (
         "running statistics share the ones",
         "diffedit_core/kernels/cpu",
         "variance = ops.full((batch * groups,), 2, dtype=ms.float32)",
-        "variance = ops.full((batch * groups,), 1, dtype=ms.float32)",
+        "variance = ones",
         "gradients",
     ),
     Fault(
