@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffedit_core import mask as M
+from diffedit_core import mask as masks
 
 from . import reference as R
 from .strategies import latents_like, noise_maps, seeds
@@ -20,7 +20,7 @@ sigmas = st.floats(0.1, 5)
 
 
 def normalise(maps, *args):
-    return M.normalise(ms.Tensor(maps), *args).asnumpy()
+    return masks.normalise(ms.Tensor(maps), *args).asnumpy()
 
 
 def tolerance(array):
@@ -125,12 +125,12 @@ def test_one_loud_cell_does_not_hide_the_others():
     maps = np.full((1, 9, 11), 0.01)
     maps[0, 2:5, 3:6] = 1.0
     maps[0, 3, 4] = 50.0
-    mask = M.threshold(M.normalise(ms.Tensor(maps), 3.0), 0.5).asnumpy()
+    mask = masks.threshold(masks.normalise(ms.Tensor(maps), 3.0), 0.5).asnumpy()
     assert mask[0, 2:5, 3:6].sum() in (
         1,
         9,
     )  # the clamp is at 3 times the mean, 1.7: the spike is clamped to it
-    assert M.threshold(ms.Tensor(maps / maps.max()), 0.5).asnumpy().sum() == 1
+    assert masks.threshold(ms.Tensor(maps / maps.max()), 0.5).asnumpy().sum() == 1
     assert mask.sum() == mask[0, 2:5, 3:6].sum() == 9
 
 
@@ -138,7 +138,7 @@ def test_one_loud_cell_does_not_hide_the_others():
 
 
 def smooth(maps, sigma):
-    return M.smooth(ms.Tensor(maps), sigma).asnumpy()
+    return masks.smooth(ms.Tensor(maps), sigma).asnumpy()
 
 
 def rounding(maps):
@@ -199,7 +199,7 @@ def test_smooth_commutes_with_mirrors_and_transposes_and_knows_each_map_by_itsel
 @given(noise_maps(), st.floats(0, 1, exclude_max=True))
 def test_threshold_is_one_above_and_zero_up_to_it(maps, level):
     maps = maps / max(maps.max(), 1)
-    result = M.threshold(ms.Tensor(maps), level).asnumpy()
+    result = masks.threshold(ms.Tensor(maps), level).asnumpy()
     away = np.abs(maps - level) > 1e-6
     assert result.dtype == maps.dtype and set(np.unique(result)) <= {0, 1}
     assert np.array_equal(result[away], (maps > level)[away])
@@ -207,14 +207,14 @@ def test_threshold_is_one_above_and_zero_up_to_it(maps, level):
 
 def test_threshold_itself_is_outside():
     values = np.array([[[0.0, 0.25, 0.5, 0.75, 1.0]]])
-    assert M.threshold(ms.Tensor(values), 0.5).asnumpy().tolist() == [[[0, 0, 0, 1, 1]]]
-    assert M.threshold(ms.Tensor(values), 0.0).asnumpy().tolist() == [[[0, 1, 1, 1, 1]]]
+    assert masks.threshold(ms.Tensor(values), 0.5).asnumpy().tolist() == [[[0, 0, 0, 1, 1]]]
+    assert masks.threshold(ms.Tensor(values), 0.0).asnumpy().tolist() == [[[0, 1, 1, 1, 1]]]
 
 
 @given(noise_maps(), st.floats(0, 0.9), st.floats(0, 0.09))
 def test_a_higher_threshold_gives_a_smaller_mask(maps, level, more):
-    normalised = M.normalise(ms.Tensor(maps), 3.0)
-    low, high = (M.threshold(normalised, t).asnumpy() for t in (level, level + more))
+    normalised = masks.normalise(ms.Tensor(maps), 3.0)
+    low, high = (masks.threshold(normalised, t).asnumpy() for t in (level, level + more))
     assert (high <= low).all()
 
 
@@ -225,7 +225,7 @@ def test_only_the_product_of_clamp_ratio_and_threshold_matters(maps, ratio, leve
     cut = ratio * level * maps.astype(np.float64).mean((1, 2), keepdims=True)
     away = np.abs(maps - cut) > 2 * tolerance(maps) * cut
     for r, t in ((ratio, level), (ratio * level / other, other)):
-        mask = M.threshold(M.normalise(ms.Tensor(maps), r), t).asnumpy()
+        mask = masks.threshold(masks.normalise(ms.Tensor(maps), r), t).asnumpy()
         assert np.array_equal(mask[away], (maps > cut)[away])
 
 
@@ -233,7 +233,7 @@ def test_only_the_product_of_clamp_ratio_and_threshold_matters(maps, ratio, leve
 def test_no_mask_covers_more_than_markovs_share(maps, ratio, level):
     """At most 1 / (clamp_ratio x threshold) of a map exceeds that multiple of its mean: 2/3 of a
     picture by default."""
-    mask = M.threshold(M.normalise(ms.Tensor(maps), ratio), level).asnumpy()
+    mask = masks.threshold(masks.normalise(ms.Tensor(maps), ratio), level).asnumpy()
     assert (mask.mean((1, 2)) <= (1 + tolerance(maps)) / (ratio * level)).all()
 
 
@@ -249,7 +249,7 @@ def test_blend_is_exact_at_both_ends_and_linear_between(pair, seed):
         .choice((0, 0.25, 0.5, 1), (batch, 1, height, width))
         .astype(edited.dtype)
     )
-    result = M.blend(*map(ms.Tensor, (edited, background, mask))).asnumpy()
+    result = masks.blend(*map(ms.Tensor, (edited, background, mask))).asnumpy()
     everywhere = np.broadcast_to(mask, edited.shape)
     assert result.dtype == edited.dtype
     assert np.array_equal(result[everywhere == 0], background[everywhere == 0])
@@ -269,7 +269,7 @@ def test_blend_is_exact_for_the_largest_and_smallest_numbers(dtype):
     for value, wanted in ((0, background), (1, edited)):
         mask = np.full((1, 1, 8, 8), value, dtype)
         assert np.array_equal(
-            M.blend(*map(ms.Tensor, (edited, background, mask))).asnumpy(), wanted
+            masks.blend(*map(ms.Tensor, (edited, background, mask))).asnumpy(), wanted
         )
 
 
@@ -278,7 +278,7 @@ def test_blend_outside_the_mask_ignores_what_the_model_made_of_it():
     background = np.random.default_rng(0).standard_normal((2, 3, 5, 7)).astype(np.float32)
     mask = np.zeros((2, 1, 5, 7), np.float32)
     assert np.array_equal(
-        M.blend(*map(ms.Tensor, (edited, background, mask))).asnumpy(), background
+        masks.blend(*map(ms.Tensor, (edited, background, mask))).asnumpy(), background
     )
 
 
@@ -288,23 +288,23 @@ def test_blend_outside_the_mask_ignores_what_the_model_made_of_it():
 @given(latents_like())
 def test_difference_agrees_with_the_definition_and_is_symmetric(pair):
     a, b = map(ms.Tensor, pair)
-    result = M.channel_difference(a, b).asnumpy()
+    result = masks.channel_difference(a, b).asnumpy()
     wanted = np.abs(R.wide(pair[0]) - R.wide(pair[1])).mean(1)
     assert result.shape == wanted.shape and result.dtype == pair[0].dtype
     error = (
         8 * np.finfo(result.dtype).eps * (np.abs(R.wide(pair[0])) + np.abs(R.wide(pair[1]))).mean(1)
     )
     assert (np.abs(result - wanted) <= error).all()
-    assert np.array_equal(result, M.channel_difference(b, a).asnumpy())
-    assert not M.channel_difference(a, a).asnumpy().any()
+    assert np.array_equal(result, masks.channel_difference(b, a).asnumpy())
+    assert not masks.channel_difference(a, a).asnumpy().any()
 
 
 @given(latents_like(3), st.sampled_from((-2.0, -0.3, 0.5, 7.0)))
 def test_difference_ignores_a_common_term_and_follows_a_factor(arrays, factor):
     """So the raw predictions serve as well as eps: v = (eps - sqrt(1-a) x) / sqrt(a) at one x."""
     a, b, common = R.wide(*arrays)
-    plain = M.channel_difference(ms.Tensor(a), ms.Tensor(b)).asnumpy()
-    moved = M.channel_difference(
+    plain = masks.channel_difference(ms.Tensor(a), ms.Tensor(b)).asnumpy()
+    moved = masks.channel_difference(
         ms.Tensor(factor * a + common), ms.Tensor(factor * b + common)
     ).asnumpy()
     error = 1e-14 * (abs(factor) * (np.abs(a) + np.abs(b)) + np.abs(common)).mean(1)
@@ -316,7 +316,9 @@ def test_eps_and_v_give_the_same_mask():
     x, target, source = rng.standard_normal((3, 2, 3, 7, 9))
     alpha = 0.28
     by_eps, by_v = (
-        M.threshold(M.normalise(M.channel_difference(*map(ms.Tensor, pair)), 3.0), 0.5).asnumpy()
+        masks.threshold(
+            masks.normalise(masks.channel_difference(*map(ms.Tensor, pair)), 3.0), 0.5
+        ).asnumpy()
         for pair in (
             (target, source),
             [(eps - np.sqrt(1 - alpha) * x) / np.sqrt(alpha) for eps in (target, source)],
@@ -328,7 +330,7 @@ def test_eps_and_v_give_the_same_mask():
 def test_half_precision_is_widened_first():
     """60000 + 60000 does not fit into fp16, and neither does the sum over channels."""
     large = np.full((2, 5, 3, 7), 60000, np.float16)
-    result = M.channel_difference(ms.Tensor(large), ms.Tensor(-large)).asnumpy()
+    result = masks.channel_difference(ms.Tensor(large), ms.Tensor(-large)).asnumpy()
     assert result.dtype == np.float32 and np.array_equal(
         result, np.full((2, 3, 7), 2 * np.float32(large[0, 0, 0, 0]))
     )
@@ -336,7 +338,7 @@ def test_half_precision_is_widened_first():
 
 def test_average_is_over_the_draws():
     predictions = np.random.default_rng(1).standard_normal((2, 3, 5, 7, 4, 9))
-    difference = M.channel_difference(*map(ms.Tensor, predictions))
+    difference = masks.channel_difference(*map(ms.Tensor, predictions))
     assert difference.shape == (3, 5, 4, 9)
-    result = M.average_maps(difference).asnumpy()
+    result = masks.average_maps(difference).asnumpy()
     assert np.abs(result - R.noise_map(*predictions)).max() < 1e-14

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffedit_core import integrators, schedule
-from diffedit_core import parts as P
+from diffedit_core import parts as edit_parts
 from diffedit_core.integrators import INTEGRATORS
 from diffedit_core.options import RECIPES
 from diffedit_core.parts import Parts, everywhere, noised
@@ -169,8 +169,8 @@ def test_rows_with_an_empty_given_mask_return_the_input():
 
 
 def test_inverted_and_noised_begin_with_the_picture():
-    assert Parts.of(PAPER).trail is P.inverted
-    for trail in (P.inverted, P.noised):
+    assert Parts.of(PAPER).trail is edit_parts.inverted
+    for trail in (edit_parts.inverted, edit_parts.noised):
         _, (found,) = edited(PAPER, parts=parts(trail=trail))
         assert found.inverted_latents.shape[0] == PAPER.num_encode_steps + 1
         assert np.array_equal(found.inverted_latents[0], picture()[:, :, ::2, ::2] / 2)
