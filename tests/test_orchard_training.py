@@ -370,21 +370,21 @@ def test_both_backends_make_the_same_step():
 def test_pictures_are_drawn_once_and_are_those_of_the_world(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "CHUNK", 3)
     chunks = data.pictures(tmp_path, 6)
-    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
     again = data.pictures(tmp_path, 6)
     assert (
-        written == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
         and len(written) == 2
     )
     for i in range(6):
         assert np.array_equal(data.take(again, i), W.render(W.sample_scene(W.SEEDS["train"][i]))[0])
-    crops = data.crops(chunks, 6, np.random.default_rng(0), 5, 40)
+    crops = data.crops([chunks], 6, np.random.default_rng(0), 5, 40)
     assert (
         crops.shape == (5, 3, 40, 40)
         and crops.dtype == np.float32
         and -1 <= crops.min() < crops.max() <= 1
     )
-    assert np.array_equal(crops, data.crops(chunks, 6, np.random.default_rng(0), 5, 40))
+    assert np.array_equal(crops, data.crops([chunks], 6, np.random.default_rng(0), 5, 40))
 
 
 def test_rectangles_of_another_crop_are_exchanged():
@@ -409,7 +409,7 @@ def test_rectangles_of_another_crop_are_exchanged():
 def test_pictures_of_another_world_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "CHUNK", 2)
     data.pictures(tmp_path, 2)
-    monkeypatch.setattr(data, "draw", lambda seed: np.zeros((W.SIZE, W.SIZE, 3), np.uint8))
+    monkeypatch.setattr(data, "draw", lambda seed, size: np.zeros((size, size, 3), np.uint8))
     with pytest.raises(InputError, match="another version"):
         data.pictures(tmp_path, 2)
 

@@ -141,7 +141,7 @@ def augment(images, rng):
 def train(work, path, pictures, steps, batch=32, seed=0, log=print, until=None):
     """Train on the first `pictures` of the training split; resumable like every run of
     `steps.run`."""
-    chunks = data.pictures(Path(work) / "pictures", pictures)
+    chunks = data.pictures(work, pictures)
     wanted = np.stack([classes(W.sample_scene(W.SEEDS["train"][i])) for i in range(pictures)])
     params = P.to_parameters(P.init(specs(), np.random.default_rng([seed, 1])))
     train_step = S.TrainStep(loss, params, K.default_kernels())

@@ -13,30 +13,36 @@ from . import world as W
 CHUNK = 500
 
 
-def pictures(folder, count, split="train"):
-    """The first `count` pictures of a split: a list of memory-mapped uint8 [CHUNK,H,W,3]; draws
-    what is not there yet.
+def pictures(work, count, split="train", size=W.SIZE):
+    """The first `count` pictures of a split: a list of memory-mapped uint8 [CHUNK,size,size,3];
+    draws what is not there yet.
 
     Chunks appear whole or not at all, so that drawing can be stopped at any moment and go on.
     Raises:
         InputError: a chunk was drawn by another version of the world.
     """
-    folder = Path(folder)
+    folder = Path(work) / sized("pictures", size)
     folder.mkdir(parents=True, exist_ok=True)
     seeds, chunks = W.SEEDS[split], []
     for start in tqdm(range(0, count, CHUNK), desc="pictures", unit="chunk", disable=None):
         path = folder / f"{split}-{start:06d}.npy"
         if not path.exists():
-            write_array(path, np.stack([draw(seeds[i]) for i in range(start, start + CHUNK)]))
+            rows = [draw(seeds[i], size) for i in range(start, start + CHUNK)]
+            write_array(path, np.stack(rows))
         chunks.append(np.load(path, mmap_mode="r"))
-        if not np.array_equal(chunks[-1][0], draw(seeds[start])):
+        if not np.array_equal(chunks[-1][0], draw(seeds[start], size)):
             raise InputError(f"{path} was drawn by another version of the world: remove {folder}.")
     return chunks
 
 
-def draw(seed):
+def sized(name, size):
+    """The name of a folder of pictures of a size: "pictures", "pictures-256"."""
+    return name if size == W.SIZE else f"{name}-{size}"
+
+
+def draw(seed, size=W.SIZE):
     """The picture of a seed."""
-    return W.render(W.sample_scene(seed))[0]
+    return W.render(W.sample_scene(seed), size)[0]
 
 
 def write_array(path, array):
@@ -57,16 +63,19 @@ def to_model(batch):
     return np.ascontiguousarray(batch.transpose(0, 3, 1, 2), np.float32) / 127.5 - 1
 
 
-def crops(chunks, count, rng, batch, size):
+def crops(sources, count, rng, batch, size):
     """Random crops of the first `count` pictures, half of them mirrored: float32 [B,3,size,size].
 
     A corner is the mean of two uniform draws: the middle, where the objects are, is seen more often
     than the edges.
+
+    Args:
+        sources: lists of chunks, one for each size of the pictures; rows take them in turn.
     """
     out = np.empty((batch, size, size, 3), np.uint8)
     for i in range(batch):
-        picture = take(chunks, int(rng.integers(count)))
-        y, x = rng.integers(0, W.SIZE - size + 1, (2, 2)).sum(0) // 2
+        picture = take(sources[i % len(sources)], int(rng.integers(count)))
+        y, x = rng.integers(0, len(picture) - size + 1, (2, 2)).sum(0) // 2
         crop = picture[y : y + size, x : x + size]
         out[i] = crop[:, ::-1] if rng.random() < 0.5 else crop
     return to_model(out)
