@@ -2,7 +2,7 @@
 
 It judges samples and edits by attributes (fruit, container, background, count), and its features
 carry the distance between two sets of pictures (our CSFID). Built from `diffedit_core.kernels` like
-the model, but not part of it.
+the model, but not part of it. `reader.py` is the trained network without MindSpore.
 """
 
 import argparse
@@ -18,17 +18,8 @@ from safetensors.numpy import save_file
 from diffedit_core import kernels as K, params as P
 from diffedit_core.graphs import Graph
 
-from . import data, steps as S, world as W
-
-HEADS = {
-    "fruit": (*W.FRUITS, W.MIXED),
-    "container": W.CONTAINERS,
-    "background": W.BACKGROUNDS,
-    "count": W.COUNTS,
-}
-WIDTHS = (24, 48, 96, 128)  # each level halves the picture
-GROUPS, EPS = 8, 1e-5
-TRAINED = Path(__file__).with_suffix(".safetensors")  # the judge of the numbers in the model card
+from . import data, reader, steps as S, world as W
+from .reader import EPS, GROUPS, HEADS, SIZES, TRAINED, WIDTHS, classes
 
 
 def specs():
@@ -81,15 +72,7 @@ def loss(params, image, wanted, kernels):
     return total
 
 
-SIZES = tuple(map(len, HEADS.values()))
 ON, OFF = ms.Tensor(1.0, ms.float32), ms.Tensor(0.0, ms.float32)
-
-
-def classes(scene):
-    """The index of the scene's value in each head: int32 [4]."""
-    return np.array(
-        [values.index(getattr(scene, name)) for name, values in HEADS.items()], np.int32
-    )
 
 
 class Classifier:
@@ -106,8 +89,8 @@ class Classifier:
         return cls(S.read_weights(path)[1])
 
     def __call__(self, images, batch=10):
-        """[N,3,H,W] -> (features [N,256], classes int [N,4])."""
-        outputs = []
+        """[N,3,H,W] -> (features [N,256], classes int [N,4]); larger pictures are averaged down."""
+        images, outputs = reader.at_reading_size(images), []
         for start in range(0, len(images), batch):
             rows = images[start : start + batch]
             padded = np.concatenate(

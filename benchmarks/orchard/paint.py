@@ -36,6 +36,17 @@ BACKGROUNDS = (
     "sand",
     "a checked cloth",
 )
+# Grounds that only the benchmark's out-of-distribution splits show.
+SLATE = "grey slate"
+CLOTHS = {  # a cloth of each colour that a fruit has
+    "a red cloth": ("apple", "strawberry"),
+    "an orange cloth": ("orange",),
+    "a purple cloth": ("plum",),
+    "a yellow cloth": ("lemon", "banana"),
+    "a green cloth": ("lime",),
+    "a pale green cloth": ("pear",),
+}
+NEW_BACKGROUNDS = (SLATE, *CLOTHS)
 
 RIM = (36.0, 11.0)  # half axes of a bowl's opening, in units at scale 1
 DEPTH = 25.0  # from the opening's centre to the foot, without the foot's own half axis
@@ -67,7 +78,7 @@ def texture(background, density=1):
     side = SIZE * density
     y, x = (np.mgrid[:side, :side].astype(np.float32) + 0.5) / density - 0.5
     turn = 2 * np.pi / SIZE  # one turn over the tile
-    rng = np.random.default_rng(BACKGROUNDS.index(background))
+    rng = np.random.default_rng((*BACKGROUNDS, *NEW_BACKGROUNDS).index(background))
     return TEXTURES[background](x * turn, y * turn, rng).astype(np.float32)
 
 
@@ -140,11 +151,34 @@ def grass(x, y, rng):
 
 def blue_cloth(x, y, rng):
     """A plain weave of four units' period under soft folds."""
+    return shades(folds_and_weave(x, y), (36, 62, 140), (104, 142, 224))
+
+
+def folds_and_weave(x, y):
+    """How bright a cloth is, about 0 to 1."""
     folds = 0.5 * np.sin(2 * x + y + 0.8 * np.sin(x)) + 0.3 * np.sin(
         x - 2 * y + 0.6 * np.sin(2 * y)
     )
     weave = np.sin(32 * x) * np.sin(32 * y)
-    return shades(0.52 + 0.26 * folds + 0.15 * weave, (36, 62, 140), (104, 142, 224))
+    return 0.52 + 0.26 * folds + 0.15 * weave
+
+
+def cloth_of(fruit):
+    """The texture of a cloth in a fruit's colour."""
+    colour = np.array(FRUITS[fruit][0], np.float32)
+
+    def cloth(x, y, rng):
+        return shades(folds_and_weave(x, y), 0.72 * colour, np.minimum(1.12 * colour + 8, 255))
+
+    return cloth
+
+
+def slate(x, y, rng):
+    """Dark layers that break off in steps."""
+    rough = smooth_noise(rng, len(y), 4, 3)
+    level = 3 * (0.5 + 0.35 * np.sin(2 * x + y + 1.5 * rough) + 0.15 * np.sin(3 * y - x))
+    step = np.floor(level) + 1 / (1 + np.exp(-14 * (level % 1 - 0.5)))
+    return shades(0.12 + 0.25 * step + 0.10 * rough, (52, 58, 66), (128, 134, 142))
 
 
 def marble(x, y, rng):
@@ -182,7 +216,11 @@ def checked_cloth(x, y, rng):
     return shades(0.5 * (stripes[0] + stripes[1]) + twill, (243, 238, 230), (196, 62, 66))
 
 
-TEXTURES = dict(zip(BACKGROUNDS, (wood, grass, blue_cloth, marble, sand, checked_cloth)))
+TEXTURES = {
+    **dict(zip(BACKGROUNDS, (wood, grass, blue_cloth, marble, sand, checked_cloth))),
+    SLATE: slate,
+    **{name: cloth_of(owners[0]) for name, owners in CLOTHS.items()},
+}
 
 
 # --- layers ---------------------------------------------------------------------------------------

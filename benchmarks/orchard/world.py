@@ -16,11 +16,13 @@ import numpy as np
 from PIL import Image
 
 from . import paint
-from .paint import BACKGROUNDS, CONTAINERS, FRUITS, SIZE
+from .paint import BACKGROUNDS, CONTAINERS, FRUITS, NEW_BACKGROUNDS, SIZE
 
+VERSION = "Orchard v1"  # frozen: what it draws stays, see manifest.txt
 MIXED = "mixed"
 SIZES = (SIZE, 2 * SIZE)  # pixels on each side of a picture
 PLACES = ("left", "middle", "right")
+LIGHTS = ("usual", "low")  # from above; from the front, below the viewer
 CENTRES = {"left": 44, "middle": 64, "right": 84}  # of a still life, in units from the left
 COUNTS = (1, 2, 3, 4, 5)
 NUMBERS = dict(zip(COUNTS, ("one", "two", "three", "four", "five")))
@@ -84,14 +86,16 @@ class Scene:
     count: int
     place: str
     seed: int
+    light: str = "usual"
 
     def __post_init__(self):
         for value, known in (
             (self.fruit, (*FRUITS, MIXED)),
             (self.container, CONTAINERS),
-            (self.background, BACKGROUNDS),
+            (self.background, (*BACKGROUNDS, *NEW_BACKGROUNDS)),
             (self.count, COUNTS),
             (self.place, PLACES),
+            (self.light, LIGHTS),
         ):
             if value not in known:
                 raise ValueError(
@@ -225,12 +229,14 @@ class Geometry:
 
 
 def geometry(scene):
-    """The geometry of a scene: from its seed, its count and its place only."""
+    """The geometry of a scene: from its seed, count, place and light only."""
     rng = stream(scene.seed, "geometry")
     scale = rng.uniform(0.92, 1.10)
     centre = CENTRES[scene.place] + rng.uniform(-4, 4), rng.uniform(58, 76)
     tilt, side = rng.uniform(0.45, 0.75), rng.choice((-1, 1), p=(0.7, 0.3))
     light = np.array((side * rng.uniform(0.35, 0.6), -tilt, 0.7))
+    if scene.light == "low":
+        light = light * (1, -1, 1)
     radius = scale * (12.2 if scene.count > 2 else 14.0 if scene.count == 2 else 16.5)
     rows = ROWS[scene.count][rng.integers(len(ROWS[scene.count]))]
     jitter = rng.uniform(-0.10, 0.10, (len(COUNTS), 2))
