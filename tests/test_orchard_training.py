@@ -336,14 +336,14 @@ def test_both_backends_make_the_same_step():
     same leaves."""
     pytest.importorskip("torch", reason="extra `train`")
     pytest.importorskip("diffusers", reason="extra `train`")
-    from benchmarks.orchard.torch_steps import VAETrainStep
+    from benchmarks.orchard.torch_steps import vae_step
 
     specs, rng = vae.specs(layout.VAE), np.random.default_rng(0)
     start = P.init(specs, rng)
     image, noise = rng.uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32), rng.standard_normal(
         (2, 4, 4, 4)
     ).astype(np.float32)
-    one = VAETrainStep(train.vae_terms, start, frozen=("encoder.",))
+    one = vae_step(train.vae_terms, start, frozen=("encoder.",))
     two = S.TrainStep(
         train.vae_loss, P.to_parameters(start), layout.VAE, "cpu", frozen=("encoder.",)
     )
@@ -362,6 +362,30 @@ def test_both_backends_make_the_same_step():
     assert np.corrcoef(*firsts)[0, 1] > 0.995
     one.restore(b)
     assert all(np.array_equal(one.arrays()[name], b[name]) for name in b)
+
+
+@pytest.mark.parametrize("cells", (8, 12))
+def test_both_backends_make_the_same_step_of_the_unet(cells):
+    """Loss and norm of the gradient on the same weights and draws, up to rounding."""
+    pytest.importorskip("torch", reason="extra `train`")
+    pytest.importorskip("diffusers", reason="extra `train`")
+    from benchmarks.orchard.torch_steps import unet_step
+
+    config, text, rng = layout.UNET, layout.text_config(), np.random.default_rng(0)
+    start = P.init({**clip.specs(text), **unet.specs(config)}, rng)
+    latents, noise = rng.standard_normal((2, 2, 4, cells, cells)).astype(np.float32)
+    angles = rng.uniform(0.2, 1.3, (1, 2, 1, 1, 1))
+    levels = np.concatenate((np.cos(angles), np.sin(angles))).astype(np.float32)
+    ids = np.full((2, 77), text.vocab_size - 1, np.int32)
+    ids[:, :9] = rng.integers(text.vocab_size - 1, size=(2, 9))
+    inputs = (latents, noise, levels, np.array((3, 700), np.int32), ids)
+    ours = S.TrainStep(train.unet_loss, P.to_parameters(start), text, config, "cpu")
+    wanted = ours(S.rates(0, 9, 1e-3), *inputs)
+    exact = unet_step(start, text, config, narrow=False)
+    assert exact(S.rates(0, 9, 1e-3), *inputs) == pytest.approx(wanted, rel=2e-4)
+    assert set(exact.arrays()) == set(ours.arrays())
+    narrow = unet_step(start, text, config)
+    assert narrow(S.rates(0, 9, 1e-3), *inputs) == pytest.approx(wanted, rel=0.03)
 
 
 # ---- data and the written model ------------------------------------------------------------------
