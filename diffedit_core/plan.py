@@ -99,7 +99,11 @@ def describe(arguments, found, job, plan, kernels):
     else:
         yield f"UNet evaluations  {plan.mask_evaluations} for the mask"
     weights, activations = estimate_memory(
-        found.configs, job.shape[1:], plan.largest_batch, arguments.dtype, kernels or default_kernels()
+        found.configs,
+        job.shape[1:],
+        plan.largest_batch,
+        arguments.dtype,
+        kernels or default_kernels(),
     )
     yield (
         f"memory            about {(weights + activations) / 2**30:.1f} GiB: "

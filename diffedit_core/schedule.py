@@ -27,7 +27,8 @@ def betas(config):
         values = np.asarray(config.trained_betas, np.float64)
         if len(values) != n:
             raise InputError(
-                f"'trained_betas' has {len(values)} values for {n} 'num_train_timesteps': they have to agree."
+                f"'trained_betas' has {len(values)} values for {n} 'num_train_timesteps': they "
+                "have to agree."
             )
     elif config.beta_schedule == "linear":
         values = np.linspace(config.beta_start, config.beta_end, n)

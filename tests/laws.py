@@ -49,7 +49,7 @@ from . import strategies as draw
 
 
 class Law(NamedTuple):
-    """A law: the sentence that it states, its examples, and the integrators that have to obey it."""
+    """A law: the sentence that it states, its examples, and the integrators that must obey it."""
 
     check: Callable  # (step, example); raises AssertionError
     examples: st.SearchStrategy
@@ -298,7 +298,7 @@ def reversal_with_one_eps(step, example):
         near(back.latents, x, reversal_bound(x, example.field.value, a, b))
 
 
-# --- laws of a trajectory ----------------------------------------------------------------------------
+# --- laws of a trajectory -------------------------------------------------------------------------
 
 
 class Trajectory(NamedTuple):
@@ -390,7 +390,7 @@ def linearity(step, example):
     )
 )
 def independence_of_the_batch(step, example):
-    """A picture's trajectory is the same alone, in a batch, in a chunk of one, and from a copy of its
+    """A picture's trajectory is the same alone, in a batch, in a chunk, and from a copy of its
     tensor."""
     levels = path(example.alphas)
     denoise, x = example.field.denoiser(levels), np.clip(example.x, -100, 100)
@@ -490,7 +490,7 @@ def order(errors, counts=COUNTS):
 
 
 def flow_errors(step, field, direction):
-    """Relative errors of trajectories in COUNTS steps against the exact flow of N(0, s^2): x / sqrt(a
+    """Relative errors of COUNTS steps against the exact flow of N(0, s^2): x / sqrt(a
     s^2 + 1 - a) is constant.
 
     The largest over five widths s around the field's, since the error of a single one may pass

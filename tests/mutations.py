@@ -123,8 +123,9 @@ def main():
         start = time.perf_counter()
         failed = found(fault)
         survivors += not failed
+        seconds = time.perf_counter() - start
         print(
-            f"{'caught' if failed else 'SURVIVES':<9} {fault.module:<26} {fault.name:<40} {time.perf_counter() - start:5.0f} s  "
+            f"{'caught' if failed else 'SURVIVES':<9} {fault.module:<26} {fault.name:<40} {seconds:5.0f} s  "
             f"{', '.join(failed)}",
             flush=True,
         )

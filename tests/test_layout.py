@@ -14,7 +14,10 @@ from diffedit_core import model as M, params as P
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "diffedit_core"
 LISTING = Path(__file__).parent / "fixtures" / "param_format.txt"
-FIRST_LINE = "# Every parameter of the shipped model. Written by `python -m tests.test_layout`; a test keeps it true."
+FIRST_LINE = (
+    "# Every parameter of the shipped model. Written by `python -m tests.test_layout`; a test keeps "
+    "it true."
+)
 
 # The modules in the order of the tables of diffedit_core/README.md.
 TABLES = (CORE / "README.md").read_text(encoding="utf-8").split("\n## ")[0]
@@ -196,6 +199,39 @@ def test_nothing_of_the_package_imports_torch():
 def test_the_package_readme_names_every_file():
     """Once, in its tables; and it names none that is not there."""
     assert sorted(ORDER) == sorted(m for m in MODULES if not m.startswith("__"))
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+FILES = [ROOT / name for name in subprocess.run(
+    ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True).stdout.split()]  # fmt: skip
+
+
+def test_lines_have_at_most_100_characters():
+    wide = [
+        f"{file.relative_to(ROOT)}:{number}"
+        for file in FILES
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 100
+    ]
+    assert FILES and not wide
+
+
+def test_files_of_the_core_are_short():
+    core = [file for file in FILES if CORE in file.parents]
+    assert core and not [f.name for f in core if len(f.read_text("utf-8").splitlines()) > 300]
+
+
+def test_functions_are_short():
+    """At most 60 lines, with their docstrings."""
+    long = [
+        f"{file.relative_to(ROOT)}: {node.name}"
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.end_lineno - node.lineno >= 60
+    ]
+    assert not long
 
 
 # ---- devices -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The noise maps of diffedit_core.edit: how differently two sentences are denoised, draw by draw."""
+"""The noise maps of diffedit_core.edit: how differently two sentences are denoised."""
 
 import math
 

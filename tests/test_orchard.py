@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from benchmarks.orchard import layout, paint, world as W
 from diffedit_core import tokenizer as T
@@ -182,11 +182,73 @@ def test_every_object_is_seen(seed):
     assert (masks["container"].sum() > 400) == (scene.container != "none")
 
 
-@pytest.mark.parametrize("background", W.BACKGROUNDS)
-def test_textures_continue_over_their_edges(background):
+@given(ANY)
+@settings(max_examples=8)
+def test_a_scene_is_the_same_scene_at_both_sizes(seed):
+    """The larger picture averaged down is the smaller one, up to what finer sampling tells of the
+    edges; the objects are in the same places. Another scene is far away. Blades of grass are
+    polygons, which Pillow draws about half a sample too wide: two grey levels darker when finer."""
+    scene = W.sample_scene(seed)
+    (small, masks), (large, others) = [W.render(scene, size) for size in W.SIZES]
+    error = averaged(large) - small
+    grass = scene.background == "green grass"
+    assert np.sqrt((error**2).mean()) < (5 if grass else 4)
+    assert abs(error.mean()) < (2.5 if grass else 0.3)
+    other = W.render(W.sample_scene(seed + 1))[0]
+    assert np.sqrt(((averaged(large) - other) ** 2).mean()) > 8
+    for name in ("fruit", "container"):
+        shares = averaged(others[name][..., None].astype(np.float64))[..., 0]
+        assert not (shares > 0)[~grown(grown(masks[name]))].any()
+        if masks[name].any():
+            assert shares[masks[name]].mean() > 0.9
+
+
+def averaged(picture):
+    """The means of squares of two pixels: [2H,2W,C] -> [H,W,C]."""
+    height, width, channels = picture.shape
+    return picture.reshape(height // 2, 2, width // 2, 2, channels).mean((1, 3))
+
+
+def grown(mask):
+    """The mask and its neighbours."""
+    return ~eroded(~mask, 1)
+
+
+@given(ANY, CHANGES)
+@settings(max_examples=8)
+def test_a_counterfactual_changes_the_objects_only_at_the_larger_size_too(seed, changes):
+    scene = W.sample_scene(seed)
+    (before, masks), (after, others) = [
+        W.render(s, max(W.SIZES)) for s in (scene, W.counterfactual(scene, **changes))
+    ]
+    objects = np.logical_or.reduce([*masks.values(), *others.values()])
+    assert np.array_equal(before[~objects], after[~objects])
+
+
+def test_another_size_is_refused():
+    with pytest.raises(ValueError, match="200"):
+        W.render(W.sample_scene(0), 200)
+
+
+@given(ANY)
+@settings(max_examples=8)
+def test_the_light_moves_no_object(seed):
+    """It falls from another side: shading and shadows change, shapes and places do not."""
+    scene = W.sample_scene(seed)
+    low = dataclasses.replace(scene, light="low")
+    (usual, masks), (other, others) = W.render(scene), W.render(low)
+    assert all(np.array_equal(masks[name], others[name]) for name in ("fruit", "container"))
+    assert (usual != other)[masks["fruit"]].mean() > 0.5
+    assert W.captions(scene) == W.captions(low)
+
+
+@pytest.mark.parametrize("density", (1, 2))
+@pytest.mark.parametrize("background", (*W.BACKGROUNDS, *W.NEW_BACKGROUNDS))
+def test_textures_continue_over_their_edges(background, density):
     """The step across the edge is no larger than the largest within: any offset gives an unbroken
     ground."""
-    tile = paint.texture(background)
+    tile = paint.texture(background, density)
+    assert tile.shape == (density * W.SIZE, density * W.SIZE, 3)
     for axis in (0, 1):
         steps = np.abs(np.diff(tile, axis=axis)).mean((1 - axis, 2))
         seam = np.abs(np.take(tile, 0, axis) - np.take(tile, -1, axis)).mean()

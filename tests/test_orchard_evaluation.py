@@ -3,6 +3,7 @@
 
 import math
 import zlib
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -11,13 +12,17 @@ from hypothesis import given, strategies as st
 
 from benchmarks import integrators
 from benchmarks.orchard import classifier as C, evaluate as E, masks, measures, methods, world as W
-from diffedit_core import diffedit as D
+from diffedit_core import schedule
+from diffedit_core.draws import draws
+from diffedit_core.edit import edit
 from diffedit_core.errors import InputError
+from diffedit_core.options import RECIPES
 
-from .test_diffedit import OBJECT, FakeModel
+from .closed_forms import OBJECT, FakeModel
 
 SEEDS = st.integers(0, 2**31 - 1)
-OPTIONS = D.RECIPES["paper"].replace(num_inference_steps=10, num_maps=3, guidance_scale=3.0)
+CHANGES = {"num_inference_steps": 10, "num_maps": 3, "guidance_scale": 3.0}
+OPTIONS = RECIPES["paper"].replace(**CHANGES)
 
 
 def pictures(seed, *shape):
@@ -83,28 +88,31 @@ def test_a_grown_mask_holds_what_is_at_most_one_cell_away(seed):
 def test_sampling_is_ddim_from_the_last_level():
     """With the predictor that knows the picture, any noise ends at the picture, up to the clean
     level's a(0)."""
-    levels = E.S.levels(FakeModel().configs.scheduler, 10)
-    picture, noise = pictures(1, 2, 3, 5, 7), pictures(2, 2, 3, 5, 7)
+    levels = schedule.levels(FakeModel().configs.scheduler, 10)
+    wanted = pictures(1, 3, 5, 7)
 
-    def predict(x, timestep, states):
+    def field(x, timestep, state):
         a = levels.alphas[list(levels.timesteps).index(timestep, 1)]
-        return (x - math.sqrt(a) * E.ms.Tensor(picture)) / math.sqrt(1 - a)
+        return (x - math.sqrt(a) * wanted) / math.sqrt(1 - a)
 
-    found = measures.sample(
-        predict, E.ms.Tensor(noise), levels, E.ms.Tensor(noise), None, 1.0, "epsilon"
-    ).asnumpy()
+    model = Speaker(field)
+    model.configs.latent_channels = 3
+    model.decode_latents = lambda latents: latents.asnumpy()
+    options = RECIPES["paper"].replace(num_inference_steps=10)
+    found = methods.samples(model, ["a pear", "an apple"], [1, 2], options, (5, 7))
     scale = math.sqrt(levels.alphas[0])
-    assert np.abs(found - scale * picture).max() < 0.1 and np.abs(found - picture).max() < 0.1
+    assert found.shape == (2, 3, 5, 7)
+    assert np.abs(found - scale * wanted).max() < 0.1 and np.abs(found - wanted).max() < 0.1
 
 
 @given(SEEDS)
 def test_frechet_distance_of_a_shift_is_its_square(seed):
     a = np.random.default_rng(seed).standard_normal((40, 5))
     shift = np.array((0.5, 0, -1, 2, 0))
-    assert E.frechet(a, a) == pytest.approx(0, abs=1e-6)
-    assert E.frechet(a, a + shift) == pytest.approx((shift**2).sum(), rel=1e-6)
+    assert measures.frechet(a, a) == pytest.approx(0, abs=1e-6)
+    assert measures.frechet(a, a + shift) == pytest.approx((shift**2).sum(), rel=1e-6)
     # of independent scaled axes: sum (s - 1)^2 var, here with s = 3
-    assert E.frechet(a, 3 * a) == pytest.approx(
+    assert measures.frechet(a, 3 * a) == pytest.approx(
         4 * (np.trace(np.cov(a.T)) + (a.mean(0) ** 2).sum()), rel=1e-6
     )
 
@@ -112,10 +120,13 @@ def test_frechet_distance_of_a_shift_is_its_square(seed):
 def test_intervals():
     """Wilson's for 92 of 100, from the closed form by hand; normal for numbers; not-a-number is
     left out."""
-    mean, low, high = E.interval([True] * 92 + [False] * 8)
+    mean, low, high = measures.interval([True] * 92 + [False] * 8)
     assert (mean, low, high) == pytest.approx((0.92, 0.8500, 0.9589), abs=1e-3)
-    assert E.interval([True] * 20)[2] == pytest.approx(1) and 0.8 < E.interval([True] * 20)[1] < 1
-    mean, low, high = E.interval([1.0, 2.0, 3.0, float("nan")])
+    assert (
+        measures.interval([True] * 20)[2] == pytest.approx(1)
+        and 0.8 < measures.interval([True] * 20)[1] < 1
+    )
+    mean, low, high = measures.interval([1.0, 2.0, 3.0, float("nan")])
     assert (mean, high - mean) == pytest.approx((2, 1.96 / math.sqrt(3)))
     assert mean - low == pytest.approx(high - mean)
 
@@ -136,7 +147,7 @@ def test_cases_are_test_scenes_with_their_truth():
 def test_the_true_edit_gets_full_marks_and_the_source_none():
     case = methods.cases(3)[2]
     cells = W.on_grid(case.mask, 8)
-    right = E.judge(case, case.truth, cells, case.source, C.classes(case.edited), 8)
+    right = measures.judge(case, case.truth, cells, case.source, C.classes(case.edited), 8)
     assert right["iou"] == right["precision"] == right["recall"] == 1
     assert (
         right["edit psnr"] > 100
@@ -147,9 +158,9 @@ def test_the_true_edit_gets_full_marks_and_the_source_none():
     assert right["background psnr"] > 25 and right["outside psnr"] > 25
     near = case.source.copy()
     near[:, np.kron(measures.grown(cells) & ~cells, np.ones((8, 8), bool))] = 0
-    marks = E.judge(case, near, cells, case.source, C.classes(case.edited), 8)
+    marks = measures.judge(case, near, cells, case.source, C.classes(case.edited), 8)
     assert marks["beyond psnr"] == marks["beyond floor"] > 100 > marks["outside psnr"]
-    copied = E.judge(case, case.source, ~cells, case.source, C.classes(case.scene), 8)
+    copied = measures.judge(case, case.source, ~cells, case.source, C.classes(case.scene), 8)
     assert copied["iou"] == 0 and copied["background psnr"] > 100 and not copied["recognised"]
     assert copied["edit psnr"] < 25
 
@@ -176,68 +187,64 @@ def small_cases(count=2):
     ]
 
 
-def run(name, batch, options=OPTIONS):
-    model = Speaker()
-    return methods.METHODS[name](methods.setting(model, options, batch), batch)
+class Held(Speaker):
+    """With the latents' channels in its configurations, as `methods` reads them."""
+
+    def __init__(self, *arguments, **changes):
+        super().__init__(*arguments, **changes)
+        self.configs.latent_channels, self.configs.vae = 3, SimpleNamespace(factor=2)
+
+
+def run(name, batch, changes=CHANGES):
+    return methods.run(name, Held(), changes, batch)
 
 
 @pytest.mark.parametrize("name", ["DiffEdit", "recipe smooth", "recipe diffusers"])
 def test_a_batch_gives_what_each_edit_alone_gives(name):
-    batch, public = small_cases(), name == "recipe diffusers"
-    options = (
-        D.RECIPES["diffusers"].replace(num_inference_steps=10, num_maps=3) if public else OPTIONS
-    )
-    if name == "recipe smooth":
-        options = D.RECIPES["smooth"].replace(
-            num_inference_steps=10, num_maps=3, guidance_scale=OPTIONS.guidance_scale
-        )
+    """Also of the public pipeline, in which every picture is a batch of its own."""
+    batch, method = small_cases(), methods.METHODS[name]
+    options = RECIPES[method.recipe].replace(**CHANGES, background="decoded")
     found = run(name, batch)
     for i, case in enumerate(batch):
         source = W.caption(case.scene)
-        draws = D.draw_noise(
-            case.scene.seed, 1, options.num_maps, (3, 6, 8), posterior_per_map=public
-        )
-        alone = D.edit(
-            Speaker(),
-            case.source[None],
-            source,
-            [W.caption(case.edited)],
-            options,
-            draws,
-            negative=source if public else "",
-        )[0]
+        drawn = draws(options, [case.scene.seed], (3, 6, 8))
+        negative = source if name == "recipe diffusers" else ""
+        targets = [W.caption(case.edited)]
+        alone = edit(Held(), case.source[None], source, targets, options, drawn, negative=negative)[
+            0
+        ]
         np.testing.assert_allclose(found.images[i], alone.image[0], atol=1e-5)
         assert np.array_equal(found.masks[i], alone.mask[0]) and found.masks[i].any()
         np.testing.assert_allclose(found.noise_maps[i], alone.noise_map[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("way", ["ddim", "belm", "anderson"])
-def test_integrators_in_a_batch_give_what_each_picture_alone_gives(way):
+@pytest.mark.parametrize("name", ["ddim", "belm", "anderson"])
+def test_integrators_in_a_batch_give_what_each_picture_alone_gives(name):
     """Errors and edits; the counts of an iterated inversion are those of the slowest picture."""
-    batch, options = small_cases(), OPTIONS.replace(**integrators.WAYS[way])
+    cases, options = small_cases(), OPTIONS.replace(integrator=name)
 
     def judge(images):
         return None, np.zeros((len(images), len(C.HEADS)), int)
 
     def measured(part):
-        setting = methods.setting(Speaker(), options, part)
-        masks = methods.find_mask(setting)[1].asnumpy()
+        batch = integrators.Batch.of(Held(), part)
+        found = run("DiffEdit", part).masks
         return (
-            integrators.round_trips(setting, options, 1.0),
-            integrators.round_trips(setting, options, 7.5),
-            list(integrators.edits(setting, part, options, masks, judge)),
+            integrators.round_trips(batch, options, 1.0),
+            integrators.round_trips(batch, options, 7.5),
+            list(integrators.edits(batch, options, found, judge)),
         )
 
-    together, alone = measured(batch), [measured([case]) for case in batch]
+    together, alone = measured(cases), [measured([case]) for case in cases]
     for i, one in enumerate(alone):
         for rows, own in zip(together, one):
-            for name in {"error", "background", "target"} & set(own[0]):
-                assert rows[i][name] == pytest.approx(own[0][name], rel=1e-3, abs=1e-6)
+            for key in {"error", "background", "target"} & set(own[0]):
+                assert rows[i][key] == pytest.approx(own[0][key], rel=1e-3, abs=1e-6)
             if "up" in own[0]:
                 assert rows[i]["up"] >= own[0]["up"] and rows[i]["down"] == own[0]["down"]
     steps = options.num_encode_steps
     plain, guided = alone[0][0][0]["down"], alone[0][1][0]["down"]
-    assert plain == (steps - 1 if way == "belm" else steps) and guided == 2 * plain
+    assert plain == (steps - 1 if name == "belm" else steps) and guided == 2 * plain
 
 
 def test_tables_of_integrators():
@@ -245,7 +252,7 @@ def test_tables_of_integrators():
     guidance on its own line."""
     rows = [
         dict(
-            zip(integrators.KEY, (seed, way, steps, what, guidance, "fp32", "m")),
+            zip(integrators.KEY, (seed, integrator, steps, what, guidance, "fp32", "m")),
             error=0.01 * (seed + guidance),
             deviation=guidance,
             up=4 * guidance,
@@ -255,7 +262,7 @@ def test_tables_of_integrators():
             recognised=seed == 1,
         )
         for seed in (1, 3)
-        for way in ("belm", "ddim")
+        for integrator in ("belm", "ddim")
         for steps in (20, 10)
         for what, guidance in (
             ("round trip", 1.0),
@@ -292,21 +299,32 @@ def test_integrators_go_on_where_they_were_stopped(tmp_path, monkeypatch):
     asked = []
 
     def row(kind):
-        def measured(setting, *_):
+        def measured(batch, *_):
             asked.append(kind)
-            return [{} for _ in setting]
+            return [{} for _ in batch]
 
         return measured
 
     monkeypatch.setattr(integrators.Model, "load", lambda *_: None)
-    monkeypatch.setattr(integrators.C.Classifier, "load", lambda *_: None)
+    monkeypatch.setattr(integrators.judges.Classifier, "load", lambda *_: None)
     monkeypatch.setattr(integrators.methods, "model_name", lambda *_: "m")
-    monkeypatch.setattr(integrators.methods, "setting", lambda model, options, batch: batch)
-    monkeypatch.setattr(integrators.methods, "find_mask", lambda setting: (None, ms.Tensor(0)))
+    monkeypatch.setattr(integrators.Batch, "of", lambda model, cases: cases)
+    outcome = methods.Outcome(None, np.zeros(1), None)
+    monkeypatch.setattr(integrators.methods, "run", lambda *_, **__: outcome)
     monkeypatch.setattr(integrators, "round_trips", row("round trip"))
     monkeypatch.setattr(integrators, "edits", lambda *a: row("edit")(a[0]))
     out = tmp_path / "rows.jsonl"
-    words = ["--out", str(out), "--batch", "2", "--ways", "ddim", "--steps", "10", "--pictures"]
+    words = [
+        "--out",
+        str(out),
+        "--batch",
+        "2",
+        "--integrators",
+        "ddim",
+        "--steps",
+        "10",
+        "--pictures",
+    ]
     for pictures, guidance, calls in (
         ("2", "7.5", 3),
         ("3", "7.5", 3),
@@ -325,7 +343,7 @@ def test_integrators_go_on_where_they_were_stopped(tmp_path, monkeypatch):
         (("--edit-guidance", "3", "7.5"), 3 * 4),
         (("--pictures", "1"), 3),
         (("--dtype", "fp16"), 0),
-        (("--ways", "edict"), 0),
+        (("--integrators", "edict"), 0),
         (("--steps", "20"), 0),
     ):
         assert len(integrators.selected(rows, integrators.parser().parse_args(more), "m")) == count
@@ -358,18 +376,19 @@ def test_sheet_and_table():
     maps = [np.random.default_rng(i).random((16, 16)) for i in range(4)]
     masks = [(m > 0.5).astype(np.float32) for m in maps]
     records = [
-        E.judge(c, c.truth * 0.9, m, c.source, C.classes(c.edited), 8) for c, m in zip(batch, masks)
+        measures.judge(c, c.truth * 0.9, m, c.source, C.classes(c.edited), 8)
+        for c, m in zip(batch, masks)
     ]
     sheet = E.contact_sheet(batch, records, np.stack([c.truth for c in batch]), masks, maps, each=2)
     assert sheet.size == (3 * 5 * W.SIZE, 2 * W.SIZE)
     lines = {
-        line: (len(rows), E.summarise([records[i] for i in rows]))
+        line: (len(rows), measures.summarise([records[i] for i in rows]))
         for line, rows in E.groups(batch).items()
     }
-    text = E.table(lines)
+    text = measures.table(lines)
     rows = text.splitlines()
     assert len(rows) == 2 + len(lines) and all(
-        len(row.split("|")) == len(E.COLUMNS) + 4 for row in rows
+        len(row.split("|")) == len(measures.COLUMNS) + 4 for row in rows
     )
     assert {"fruit", "container", "both"} <= set(lines)
 
@@ -428,7 +447,7 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path):
     def arguments(*more):
         return E.parser().parse_args(["--out", str(tmp_path), *more])
 
-    options = D.RECIPES["paper"]
+    options = RECIPES["paper"]
     results = E.begin(arguments(), options)
     results |= {
         "methods": {"copy": (1, {})},

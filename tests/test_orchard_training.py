@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 from mindspore import nn
 
-from benchmarks.orchard import classifier, data, layout, steps as S, train, world as W
+from benchmarks.orchard import classifier, data, layout, steps as stepping, train, world as W
 from diffedit_core import clip, kernels as K, model as M, params as P, unet, vae
 from diffedit_core.config import TextConfig, UNetConfig
 from diffedit_core.errors import InputError
@@ -41,7 +41,7 @@ def batch(step):
 @pytest.fixture(scope="module")
 def compiled():
     """One compiled step for all tests of this file, and the state that it starts from."""
-    train_step = S.TrainStep(loss, P.to_parameters(weights()), "cpu")
+    train_step = stepping.TrainStep(loss, P.to_parameters(weights()), "cpu")
     return train_step, train_step.arrays()
 
 
@@ -60,7 +60,7 @@ def run(train_step, path, steps=TOTAL, until_step=None, batch=batch, **more):
             os.kill(os.getpid(), signal.SIGTERM)
         return batch(step)
 
-    return S.run(
+    return stepping.run(
         train_step, stopping, path, {"seed": 7}, steps, PEAK, log=lambda line: None, **more
     )
 
@@ -116,7 +116,7 @@ def test_a_step_is_adamw_on_clipped_gradients(fresh):
     history = []
     for step in range(6):
         wanted = gradients(flat, *batch(step))
-        _, norm = fresh(S.rates(step, TOTAL, PEAK), *batch(step))
+        _, norm = fresh(stepping.rates(step, TOTAL, PEAK), *batch(step))
         assert norm == pytest.approx(
             math.sqrt(sum((g**2).sum() for g in wanted.values())), rel=1e-4
         )
@@ -133,10 +133,10 @@ def test_a_step_is_adamw_on_clipped_gradients(fresh):
 
 
 def test_frozen_leaves_stay_and_the_others_learn():
-    train_step = S.TrainStep(loss, P.to_parameters(weights()), "cpu", frozen=("a.",))
+    train_step = stepping.TrainStep(loss, P.to_parameters(weights()), "cpu", frozen=("a.",))
     before = train_step.arrays()
     assert not any(name.startswith(("first.a", "second.a", "ema.a")) for name in before)
-    train_step(S.rates(0, TOTAL, PEAK), *batch(0))
+    train_step(stepping.rates(0, TOTAL, PEAK), *batch(0))
     after = train_step.arrays()
     for name in before:
         assert np.array_equal(before[name], after[name]) == name.startswith("params.a"), name
@@ -147,10 +147,12 @@ def test_frozen_leaves_stay_and_the_others_learn():
 
 @given(st.integers(0, 5000), st.integers(1, 5000), st.floats(1e-5, 1e-2))
 def test_rates_stay_between_zero_and_the_peak(step, total, peak):
-    rate, forget = S.rates(step, total, peak)
-    correction = math.sqrt(1 - S.BETAS[1] ** (step + 1)) / (1 - S.BETAS[0] ** (step + 1))
+    rate, forget = stepping.rates(step, total, peak)
+    correction = math.sqrt(1 - stepping.BETAS[1] ** (step + 1)) / (
+        1 - stepping.BETAS[0] ** (step + 1)
+    )
     assert 0 < rate <= peak * correction * (1 + 1e-6)
-    assert 1 - S.EMA_DECAY - 1e-6 <= forget <= 0.9 + 1e-6
+    assert 1 - stepping.EMA_DECAY - 1e-6 <= forget <= 0.9 + 1e-6
 
 
 # ---- the loop and its checkpoints ----------------------------------------------------------------
@@ -168,7 +170,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(fresh, compiled, tmp_pa
     run(fresh, tmp_path / "parts.safetensors")
     found = fresh.arrays()
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
-    assert S.read_weights(tmp_path / "parts.safetensors")[0].step == TOTAL
+    assert stepping.read_weights(tmp_path / "parts.safetensors")[0].step == TOTAL
 
 
 def test_two_runs_of_one_seed_give_the_same_losses(fresh, compiled, tmp_path):
@@ -201,12 +203,12 @@ def test_a_process_killed_while_saving_leaves_the_last_checkpoint(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(S, "save_file", save_file)
-        patch.setattr(S.os, "replace", replace)
+        patch.setattr(stepping, "save_file", save_file)
+        patch.setattr(stepping.os, "replace", replace)
         with pytest.raises(Killed):
             run(fresh, path)
     assert path.read_bytes() == good
-    assert S.read_weights(path)[0].step == 6
+    assert stepping.read_weights(path)[0].step == 6
     assert len(run(fresh, path)) == TOTAL - 6
 
 
@@ -214,10 +216,10 @@ def test_a_checkpoint_of_another_run_is_refused(fresh, tmp_path):
     path = tmp_path / "c.safetensors"
     run(fresh, path, steps=1)
     with pytest.raises(InputError, match="another seed"):
-        S.load_checkpoint(path, fresh, {"seed": 8})
+        stepping.load_checkpoint(path, fresh, {"seed": 8})
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="c.safetensors"):
-        S.read_weights(path)
+        stepping.read_weights(path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(fresh, tmp_path):
@@ -229,7 +231,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(fresh
             path,
             batch=lambda step: tuple(x * (np.nan if step == 5 else 1) for x in batch(step)),
         )
-    assert S.read_weights(path)[0].step == 3
+    assert stepping.read_weights(path)[0].step == 3
 
 
 def test_the_handlers_of_signals_come_back(fresh, tmp_path):
@@ -336,20 +338,20 @@ def test_both_backends_make_the_same_step():
     same leaves."""
     pytest.importorskip("torch", reason="extra `train`")
     pytest.importorskip("diffusers", reason="extra `train`")
-    from benchmarks.orchard.torch_steps import VAETrainStep
+    from benchmarks.orchard.torch_steps import vae_step
 
     specs, rng = vae.specs(layout.VAE), np.random.default_rng(0)
     start = P.init(specs, rng)
     image, noise = rng.uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32), rng.standard_normal(
         (2, 4, 4, 4)
     ).astype(np.float32)
-    one = VAETrainStep(train.vae_terms, start, frozen=("encoder.",))
-    two = S.TrainStep(
+    one = vae_step(train.vae_terms, start, frozen=("encoder.",))
+    two = stepping.TrainStep(
         train.vae_loss, P.to_parameters(start), layout.VAE, "cpu", frozen=("encoder.",)
     )
     own = data.own_cells(rng, 2, 4, 1.0)
     found, wanted = [
-        step(S.rates(0, 9, 1e-3), image, data.exchanged(image, own), noise, own)
+        step(stepping.rates(0, 9, 1e-3), image, data.exchanged(image, own), noise, own)
         for step in (one, two)
     ]
     assert found == pytest.approx(wanted, rel=0.03)
@@ -364,27 +366,51 @@ def test_both_backends_make_the_same_step():
     assert all(np.array_equal(one.arrays()[name], b[name]) for name in b)
 
 
+@pytest.mark.parametrize("cells", (8, 12))
+def test_both_backends_make_the_same_step_of_the_unet(cells):
+    """Loss and norm of the gradient on the same weights and draws, up to rounding."""
+    pytest.importorskip("torch", reason="extra `train`")
+    pytest.importorskip("diffusers", reason="extra `train`")
+    from benchmarks.orchard.torch_steps import unet_step
+
+    config, text, rng = layout.UNET, layout.text_config(), np.random.default_rng(0)
+    start = P.init({**clip.specs(text), **unet.specs(config)}, rng)
+    latents, noise = rng.standard_normal((2, 2, 4, cells, cells)).astype(np.float32)
+    angles = rng.uniform(0.2, 1.3, (1, 2, 1, 1, 1))
+    levels = np.concatenate((np.cos(angles), np.sin(angles))).astype(np.float32)
+    ids = np.full((2, 77), text.vocab_size - 1, np.int32)
+    ids[:, :9] = rng.integers(text.vocab_size - 1, size=(2, 9))
+    inputs = (latents, noise, levels, np.array((3, 700), np.int32), ids)
+    ours = stepping.TrainStep(train.unet_loss, P.to_parameters(start), text, config, "cpu")
+    wanted = ours(stepping.rates(0, 9, 1e-3), *inputs)
+    exact = unet_step(start, text, config, narrow=False)
+    assert exact(stepping.rates(0, 9, 1e-3), *inputs) == pytest.approx(wanted, rel=2e-4)
+    assert set(exact.arrays()) == set(ours.arrays())
+    narrow = unet_step(start, text, config)
+    assert narrow(stepping.rates(0, 9, 1e-3), *inputs) == pytest.approx(wanted, rel=0.03)
+
+
 # ---- data and the written model ------------------------------------------------------------------
 
 
 def test_pictures_are_drawn_once_and_are_those_of_the_world(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "CHUNK", 3)
     chunks = data.pictures(tmp_path, 6)
-    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
     again = data.pictures(tmp_path, 6)
     assert (
-        written == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
         and len(written) == 2
     )
     for i in range(6):
         assert np.array_equal(data.take(again, i), W.render(W.sample_scene(W.SEEDS["train"][i]))[0])
-    crops = data.crops(chunks, 6, np.random.default_rng(0), 5, 40)
+    crops = data.crops([chunks], 6, np.random.default_rng(0), 5, 40)
     assert (
         crops.shape == (5, 3, 40, 40)
         and crops.dtype == np.float32
         and -1 <= crops.min() < crops.max() <= 1
     )
-    assert np.array_equal(crops, data.crops(chunks, 6, np.random.default_rng(0), 5, 40))
+    assert np.array_equal(crops, data.crops([chunks], 6, np.random.default_rng(0), 5, 40))
 
 
 def test_rectangles_of_another_crop_are_exchanged():
@@ -409,7 +435,7 @@ def test_rectangles_of_another_crop_are_exchanged():
 def test_pictures_of_another_world_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "CHUNK", 2)
     data.pictures(tmp_path, 2)
-    monkeypatch.setattr(data, "draw", lambda seed: np.zeros((W.SIZE, W.SIZE, 3), np.uint8))
+    monkeypatch.setattr(data, "draw", lambda seed, size: np.zeros((size, size, 3), np.uint8))
     with pytest.raises(InputError, match="another version"):
         data.pictures(tmp_path, 2)
 
@@ -499,9 +525,11 @@ def test_an_exported_classifier_keeps_the_averages(tmp_path):
         def arrays():
             return arrays
 
-    S.save_checkpoint(tmp_path / "a.safetensors", Trained, S.Progress(3, 4.0, {"seed": 7}))
+    stepping.save_checkpoint(
+        tmp_path / "a.safetensors", Trained, stepping.Progress(3, 4.0, {"seed": 7})
+    )
     classifier.export(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
-    progress, found = S.read_weights(tmp_path / "b.safetensors")
+    progress, found = stepping.read_weights(tmp_path / "b.safetensors")
     assert progress == (3, 4.0, {"seed": 7}) and set(found) == set(P.flatten(classifier.specs()))
     assert all(
         leaf.dtype == np.float16 and (leaf == np.float16(0.1)).all() for leaf in found.values()

@@ -493,7 +493,8 @@ import numpy as np
 from diffedit_core import params as P
 
 def kib(field):
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field))
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 P.REOPEN_BYTES = 32 << 20
 specs = {f"layer.{i}": P.linear(1900, 2000) for i in range(int(sys.argv[2]))}

@@ -1,4 +1,4 @@
-"""diffedit_core.walk: guidance, what an integrator asks, the loops up and down, stochastic steps."""
+"""diffedit_core.walk: guidance, what an integrator asks, loops up and down, stochastic steps."""
 
 import dataclasses
 import math

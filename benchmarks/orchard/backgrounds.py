@@ -21,7 +21,7 @@ from diffedit_core.options import RECIPES, Options
 from diffedit_core.results import pixel_weight
 
 from . import classifier as judges, measures, methods, world
-from .evaluate import frechet, interval
+from .measures import frechet, interval
 
 BATCH = 10  # edits at once
 PIXELS = (0, 4, 8)  # of growth and of feather, tried on validation scenes

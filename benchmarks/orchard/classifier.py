@@ -2,7 +2,7 @@
 
 It judges samples and edits by attributes (fruit, container, background, count), and its features
 carry the distance between two sets of pictures (our CSFID). Built from `diffedit_core.kernels` like
-the model, but not part of it.
+the model, but not part of it. `reader.py` is the trained network without MindSpore.
 """
 
 import argparse
@@ -18,17 +18,8 @@ from safetensors.numpy import save_file
 from diffedit_core import kernels as K, params as P
 from diffedit_core.graphs import Graph
 
-from . import data, steps as S, world as W
-
-HEADS = {
-    "fruit": (*W.FRUITS, W.MIXED),
-    "container": W.CONTAINERS,
-    "background": W.BACKGROUNDS,
-    "count": W.COUNTS,
-}
-WIDTHS = (24, 48, 96, 128)  # each level halves the picture
-GROUPS, EPS = 8, 1e-5
-TRAINED = Path(__file__).with_suffix(".safetensors")  # the judge of the numbers in the model card
+from . import data, reader, steps as stepping, world as W
+from .reader import EPS, GROUPS, HEADS, SIZES, TRAINED, WIDTHS, classes
 
 
 def specs():
@@ -81,15 +72,7 @@ def loss(params, image, wanted, kernels):
     return total
 
 
-SIZES = tuple(map(len, HEADS.values()))
 ON, OFF = ms.Tensor(1.0, ms.float32), ms.Tensor(0.0, ms.float32)
-
-
-def classes(scene):
-    """The index of the scene's value in each head: int32 [4]."""
-    return np.array(
-        [values.index(getattr(scene, name)) for name, values in HEADS.items()], np.int32
-    )
 
 
 class Classifier:
@@ -103,11 +86,11 @@ class Classifier:
 
     @classmethod
     def load(cls, path=TRAINED):
-        return cls(S.read_weights(path)[1])
+        return cls(stepping.read_weights(path)[1])
 
     def __call__(self, images, batch=10):
-        """[N,3,H,W] -> (features [N,256], classes int [N,4])."""
-        outputs = []
+        """[N,3,H,W] -> (features [N,256], classes int [N,4]); larger pictures are averaged down."""
+        images, outputs = reader.at_reading_size(images), []
         for start in range(0, len(images), batch):
             rows = images[start : start + batch]
             padded = np.concatenate(
@@ -141,10 +124,10 @@ def augment(images, rng):
 def train(work, path, pictures, steps, batch=32, seed=0, log=print, until=None):
     """Train on the first `pictures` of the training split; resumable like every run of
     `steps.run`."""
-    chunks = data.pictures(Path(work) / "pictures", pictures)
+    chunks = data.pictures(work, pictures)
     wanted = np.stack([classes(W.sample_scene(W.SEEDS["train"][i])) for i in range(pictures)])
     params = P.to_parameters(P.init(specs(), np.random.default_rng([seed, 1])))
-    train_step = S.TrainStep(loss, params, K.default_kernels())
+    train_step = stepping.TrainStep(loss, params, K.default_kernels())
 
     def draw(step):
         rng = np.random.default_rng([seed, step])
@@ -153,13 +136,13 @@ def train(work, path, pictures, steps, batch=32, seed=0, log=print, until=None):
         return images, wanted[rows]
 
     facts = {"stage": "classifier", "seed": seed, "batch": batch, "pictures": pictures}
-    return S.run(train_step, draw, path, facts, steps, 1.5e-3, until, log=log)
+    return stepping.run(train_step, draw, path, facts, steps, 1.5e-3, until, log=log)
 
 
 def export(checkpoint, path):
     """Write the averaged weights of a checkpoint alone, in float16, as `Classifier.load` reads
     them."""
-    progress, weights = S.read_weights(checkpoint)
+    progress, weights = stepping.read_weights(checkpoint)
     arrays = {f"ema.{name}": weights[name].astype(np.float16) for name in P.flatten(specs())}
     save_file(arrays, str(path), metadata={"progress": json.dumps(progress._asdict())})
 

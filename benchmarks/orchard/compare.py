@@ -15,12 +15,12 @@ import numpy as np
 from diffedit_core import clip, kernels as K, params as P, unet, vae
 
 from ..timing import alternate, summary
-from . import layout, steps as S, train
+from . import layout, steps as stepping, train
 
 
 def vae_steps(batch, crop):
     """{name: a training step of the autoencoder without arguments}."""
-    from .torch_steps import VAETrainStep
+    from .torch_steps import vae_step
 
     rng, cells = np.random.default_rng(0), crop // layout.VAE.factor
     weights = P.init(vae.specs(layout.VAE), rng)
@@ -30,20 +30,18 @@ def vae_steps(batch, crop):
     )
     inputs = (image, image, noise, np.ones((batch, 1, cells, cells), np.float32))
     steps = {
-        "mindspore": S.TrainStep(
+        "mindspore": stepping.TrainStep(
             train.vae_loss, P.to_parameters(weights), layout.VAE, K.default_kernels()
         ),
-        "torch bf16": VAETrainStep(train.vae_terms, weights),
+        "torch bf16": vae_step(train.vae_terms, weights),
     }
-    rates = S.rates(0, 1000, 1e-3)
+    rates = stepping.rates(0, 1000, 1e-3)
     return {name: lambda step=step: step(rates, *inputs) for name, step in steps.items()}
 
 
 def unet_steps(batch):
     """The same of UNet and text encoder together."""
-    import torch
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from .torch_steps import unet_step
 
     config, text_config, rng = layout.UNET, layout.text_config(), np.random.default_rng(0)
     shape = (batch, config.in_channels, config.sample_size, config.sample_size)
@@ -51,43 +49,15 @@ def unet_steps(batch):
     roots = np.full((2, batch, 1, 1, 1), np.sqrt(0.5), np.float32)
     timesteps = rng.integers(1000, size=batch).astype(np.int32)
     ids = rng.integers(text_config.vocab_size, size=(batch, 77)).astype(np.int32)
-    specs = {**clip.specs(text_config), **unet.specs(config)}
-    ours = S.TrainStep(
-        train.unet_loss,
-        P.to_parameters(P.init(specs, rng)),
-        text_config,
-        config,
-        K.default_kernels(),
-    )
-    text = {
-        key: value
-        for key, value in layout.public("text_encoder", text_config).items()
-        if key != "architectures"
+    weights = P.init({**clip.specs(text_config), **unet.specs(config)}, rng)
+    static = (text_config, config, K.default_kernels())
+    steps = {
+        "mindspore": stepping.TrainStep(train.unet_loss, P.to_parameters(weights), *static),
+        "torch fp32": unet_step(weights, text_config, config, narrow=False),
+        "torch bf16": unet_step(weights, text_config, config),
     }
-    text, theirs = CLIPTextModel(CLIPTextConfig(**text)), UNet2DConditionModel.from_config(
-        layout.public("unet", config)
-    )
-    leaves = [*text.parameters(), *theirs.parameters()]
-    optimizer = torch.optim.AdamW(leaves, 1e-4, betas=S.BETAS, weight_decay=S.WEIGHT_DECAY)
-
-    def torch_step(narrow):
-        x, e = torch.from_numpy(latents), torch.from_numpy(noise)
-        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
-            states = text(torch.from_numpy(ids).long())[0]
-            v = theirs(0.5**0.5 * (x + e), torch.from_numpy(timesteps), states).sample
-        loss = ((v.float() - 0.5**0.5 * (e - x)) ** 2).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(leaves, S.LARGEST_NORM)
-        optimizer.step()
-        return float(loss)
-
-    rates = S.rates(0, 1000, 1e-4)
-    return {
-        "mindspore": lambda: ours(rates, latents, noise, roots, timesteps, ids),
-        "torch fp32": lambda: torch_step(False),
-        "torch bf16": lambda: torch_step(True),
-    }
+    inputs = (stepping.rates(0, 1000, 1e-4), latents, noise, roots, timesteps, ids)
+    return {name: lambda step=step: step(*inputs) for name, step in steps.items()}
 
 
 def main():

@@ -1,42 +1,60 @@
-"""Training pictures of the Orchard, drawn once and kept in chunks, and crops of them."""
+"""Pictures of the Orchard on disk: the benchmark's edits as files, and the training's chunks and
+crops.
 
+    python -m benchmarks.orchard.data --split test --size 256 --out DIR
+
+writes DIR/edits.jsonl, and pictures, true edits and true masks as PNG: all that another method
+needs to be run on the benchmark, and all that `score.py` needs to score it. numpy and Pillow only.
+"""
+
+import argparse
+import dataclasses
+import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from diffedit_core.errors import InputError
 
-from . import world as W
+from . import splits, world as W
 
 CHUNK = 500
 
 
-def pictures(folder, count, split="train"):
-    """The first `count` pictures of a split: a list of memory-mapped uint8 [CHUNK,H,W,3]; draws
-    what is not there yet.
+def pictures(work, count, split="train", size=W.SIZE):
+    """The first `count` pictures of a split: a list of memory-mapped uint8 [CHUNK,size,size,3];
+    draws what is not there yet.
 
     Chunks appear whole or not at all, so that drawing can be stopped at any moment and go on.
     Raises:
         InputError: a chunk was drawn by another version of the world.
     """
-    folder = Path(folder)
+    folder = Path(work) / sized("pictures", size)
     folder.mkdir(parents=True, exist_ok=True)
     seeds, chunks = W.SEEDS[split], []
     for start in tqdm(range(0, count, CHUNK), desc="pictures", unit="chunk", disable=None):
         path = folder / f"{split}-{start:06d}.npy"
         if not path.exists():
-            write_array(path, np.stack([draw(seeds[i]) for i in range(start, start + CHUNK)]))
+            rows = [draw(seeds[i], size) for i in range(start, start + CHUNK)]
+            write_array(path, np.stack(rows))
         chunks.append(np.load(path, mmap_mode="r"))
-        if not np.array_equal(chunks[-1][0], draw(seeds[start])):
+        if not np.array_equal(chunks[-1][0], draw(seeds[start], size)):
             raise InputError(f"{path} was drawn by another version of the world: remove {folder}.")
     return chunks
 
 
-def draw(seed):
+def sized(name, size):
+    """The name of a folder of pictures of a size: "pictures", "pictures-256"."""
+    return name if size == W.SIZE else f"{name}-{size}"
+
+
+def draw(seed, size=W.SIZE):
     """The picture of a seed."""
-    return W.render(W.sample_scene(seed))[0]
+    return W.render(W.sample_scene(seed), size)[0]
 
 
 def write_array(path, array):
@@ -57,16 +75,19 @@ def to_model(batch):
     return np.ascontiguousarray(batch.transpose(0, 3, 1, 2), np.float32) / 127.5 - 1
 
 
-def crops(chunks, count, rng, batch, size):
+def crops(sources, count, rng, batch, size):
     """Random crops of the first `count` pictures, half of them mirrored: float32 [B,3,size,size].
 
     A corner is the mean of two uniform draws: the middle, where the objects are, is seen more often
     than the edges.
+
+    Args:
+        sources: lists of chunks, one for each size of the pictures; rows take them in turn.
     """
     out = np.empty((batch, size, size, 3), np.uint8)
     for i in range(batch):
-        picture = take(chunks, int(rng.integers(count)))
-        y, x = rng.integers(0, W.SIZE - size + 1, (2, 2)).sum(0) // 2
+        picture = take(sources[i % len(sources)], int(rng.integers(count)))
+        y, x = rng.integers(0, len(picture) - size + 1, (2, 2)).sum(0) // 2
         crop = picture[y : y + size, x : x + size]
         out[i] = crop[:, ::-1] if rng.random() < 0.5 else crop
     return to_model(out)
@@ -91,3 +112,111 @@ def exchanged(image, own):
     factor = image.shape[2] // own.shape[2]
     own = np.kron(own, np.ones((1, 1, factor, factor), np.float32))
     return own * image + (1 - own) * image[::-1]
+
+
+# --- the benchmark as files -----------------------------------------------------------------------
+
+INDEX = "edits.jsonl"
+IMAGES = ("picture", "edit", "mask")  # fields of a row that name a PNG
+
+
+def row_of(edit):
+    """The line of INDEX for an edit."""
+    files = {name: f"{name}s/{edit.name}.png" for name in IMAGES}
+    return {
+        "id": edit.name,
+        "version": W.VERSION,
+        "kind": edit.kind,
+        **files,
+        "source": splits.captions(edit.scene),
+        "target": splits.captions(edit.edited),
+        "scene": dataclasses.asdict(edit.scene),
+        "edited_scene": dataclasses.asdict(edit.edited),
+    }
+
+
+def arrays_of(edit):
+    """{field of IMAGES: array} of an edit; the mask is 0 or 255."""
+    return {"picture": edit.picture, "edit": edit.truth, "mask": edit.mask.astype(np.uint8) * 255}
+
+
+def write_split(split, size, out, count):
+    """Write the first edits of a split into a new folder, which appears whole or not at all.
+
+    Raises:
+        InputError: the folder is there already.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists: give another --out, or remove it.")
+    part = out.with_name(out.name + ".part")
+    for name in IMAGES:
+        (part / f"{name}s").mkdir(parents=True, exist_ok=True)
+    with open(part / INDEX, "w", encoding="utf-8") as handle:
+        for i in tqdm(range(count), desc=split, disable=None):
+            edit = splits.edit(split, i, size)
+            row = row_of(edit)
+            for name, array in arrays_of(edit).items():
+                Image.fromarray(array).save(part / row[name])
+            print(json.dumps(row), file=handle)
+    os.replace(part, out)
+
+
+def read_split(folder):
+    """The edits of a folder that `write_split` wrote.
+
+    Raises:
+        InputError: there is no index, it is of another version, or a picture is missing.
+    """
+    index = Path(folder) / INDEX
+    if not index.exists():
+        raise InputError(f"{index} is missing: write the folder with benchmarks.orchard.data.")
+    return [read_row(folder, row) for row in index.read_text(encoding="utf-8").splitlines()]
+
+
+def read_row(folder, line):
+    """One edit of the index."""
+    row = json.loads(line)
+    if row["version"] != W.VERSION:
+        raise InputError(f"{folder} holds {row['version']}, this is {W.VERSION}: write it anew.")
+    scenes = [W.Scene(**row[name]) for name in ("scene", "edited_scene")]
+    picture, edit, mask = [read_png(Path(folder) / row[name]) for name in IMAGES]
+    return splits.Edit(row["id"], row["kind"], *scenes, picture, edit, mask > 127)
+
+
+def read_png(path):
+    """A PNG as an array."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image)
+    except OSError:
+        raise InputError(f"{path} is missing or no picture.") from None
+
+
+def parser():
+    """The command line."""
+    top = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    top.add_argument("--split", choices=splits.SPLITS, default="test")
+    top.add_argument("--size", type=int, choices=W.SIZES, default=max(W.SIZES))
+    top.add_argument("--out", type=Path, required=True, help="folder to write, not there yet")
+    top.add_argument("--count", type=int, help="default: all edits that count for the benchmark")
+    return top
+
+
+def main(argv=None):
+    """Write a split."""
+    a = parser().parse_args(argv)
+    try:
+        count = splits.TESTED.get(a.split) if a.count is None else a.count
+        if count is None:
+            raise InputError(f"--split {a.split} has no end: give --count.")
+        write_split(a.split, a.size, a.out, count)
+    except InputError as error:
+        print(f"data: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -27,6 +27,7 @@ from diffedit_core.mask import normalise
 from diffedit_core.options import RECIPES
 
 from . import classifier as C, measures, world as W
+from .measures import frechet, interval, judge, shown, summarise, table
 from .methods import METHODS, cases, model_name, run, samples
 from .train import to_pixels
 
@@ -39,68 +40,6 @@ IN_LINES = {
 BEST = "each picture's best"
 SAMPLES = {"seen combinations": False, "held-out combinations": True}  # whether they are held out
 NEW = "held-out combinations that are new to v0 too"
-
-
-# --- measures -------------------------------------------------------------------------------------
-
-
-def judge(case, image, mask, round_trip, found, factor):
-    """All numbers of one edit, as a flat dict.
-
-    Args:
-        image, round_trip: the edit, and the source through the VAE and back [3,H,W].
-        mask: the predicted mask [h,w], or None.
-        found: classes that the classifier sees in the edit.
-        factor: pixels per latent cell.
-    """
-    numbers = {
-        "background psnr": measures.psnr(image, case.source, ~case.mask),
-        "background floor": measures.psnr(round_trip, case.source, ~case.mask),
-        "edit psnr": measures.psnr(image, case.truth, case.mask),
-        "edit slope error": measures.slope_error(image, case.truth, case.mask),
-    }
-    if mask is not None:
-        cells, true_cells = mask > 0.5, W.on_grid(case.mask, factor)
-        numbers.update(zip(("iou", "precision", "recall"), measures.overlap(cells, true_cells)))
-        for name, held in (("outside", cells), ("beyond", measures.grown(cells))):
-            where = ~np.kron(held, np.ones((factor, factor), bool))
-            numbers[f"{name} psnr"] = measures.psnr(image, case.source, where)
-            numbers[f"{name} floor"] = measures.psnr(round_trip, case.source, where)
-    wanted = C.classes(case.edited)
-    numbers.update({f"{name} right": bool(found[i] == wanted[i]) for i, name in enumerate(C.HEADS)})
-    kept = [i for i, name in enumerate(C.HEADS) if name in ("container", "background")]
-    numbers["rest unchanged"] = bool(all(found[i] == wanted[i] for i in kept))
-    numbers["recognised"] = all(numbers[f"{name} right"] for name in ("fruit", "container"))
-    return numbers
-
-
-def interval(values):
-    """(mean, low, high) at 95 %: Wilson's for booleans, else 1.96 standard errors; values that are
-    not numbers are left out."""
-    values = np.asarray(values)
-    n, z = len(values), 1.96
-    if values.dtype == bool:
-        p = values.mean()
-        middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return p, (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-        return float("nan"), float("nan"), float("nan")
-    half = z * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("inf")
-    return values.mean(), values.mean() - half, values.mean() + half
-
-
-def frechet(a, b):
-    """Fréchet distance of two sets of features [N,F] taken as normal (Heusel et al. 2017, eq.
-    6)."""
-    means, covariances = [x.mean(0) for x in (a, b)], [np.cov(x, rowvar=False) for x in (a, b)]
-    values, vectors = np.linalg.eigh(covariances[0])
-    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-    cross = np.linalg.eigvalsh(root @ covariances[1] @ root)
-    squares = ((means[0] - means[1]) ** 2).sum()
-    return float(
-        squares + sum(map(np.trace, covariances)) - 2 * np.sqrt(np.clip(cross, 0, None)).sum()
-    )
 
 
 def run_method(name, model, changes, found_cases, classifier, trips):
@@ -128,11 +67,6 @@ def round_trips(model, found_cases):
             for c in tqdm(found_cases, desc="round trips", disable=None)
         ]
     )
-
-
-def summarise(records):
-    """{measure: (mean, low, high)} over records."""
-    return {key: interval([r[key] for r in records]) for key in records[0]} if records else {}
 
 
 def groups(found_cases):
@@ -233,47 +167,6 @@ def strip(case, image, mask, noise_map):
     wide = [np.kron(m, np.ones((factor, factor), np.float32)) for m in (clamped, mask)]
     dimmed = (source * (0.35 + 0.65 * wide[1][..., None])).astype(np.uint8)
     return [source, np.asarray(images.heat_map(wide[0])), dimmed, edit, truth]
-
-
-COLUMNS = {
-    "iou": "mask IoU",
-    "precision": "precision",
-    "recall": "recall",
-    "recognised": "fruit and container right",
-    "fruit right": "fruit right",
-    "container right": "container right",
-    "rest unchanged": "container and background right",
-    "outside psnr": "PSNR outside predicted mask",
-    "outside floor": "(VAE floor)",
-    "beyond psnr": "PSNR a cell further out",
-    "beyond floor": "(VAE floor)",
-    "background psnr": "PSNR outside true mask",
-    "background floor": "(VAE floor)",
-    "edit psnr": "PSNR to true edit inside",
-    "edit slope error": "slope error inside",
-}
-
-
-def table(lines):
-    """Markdown of {line: {measure: interval}}."""
-    text = ["| | n | " + " | ".join(COLUMNS.values()) + " |", "|" + "---|" * (len(COLUMNS) + 2)]
-    for name, (count, numbers) in lines.items():
-        text.append(
-            f"| {name} | {count} | " + " | ".join(shown(numbers.get(key)) for key in COLUMNS) + " |"
-        )
-    return "\n".join(text) + "\n"
-
-
-def shown(triple):
-    """0.842 [0.821, 0.863]; a dash where a method has no such number, no interval around a single
-    one."""
-    if triple is None or not np.isfinite(triple[0]):
-        return "-"
-    mean, low, high = triple
-    digits = 1 if abs(mean) > 2 else 3
-    if not np.isfinite(low):
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def parser():

@@ -145,11 +145,11 @@ def text_config():
     )
 
 
-def configs(scaling_factor=1.0):
-    """The four configurations of the model."""
-    return model_folder.Configs(
-        text_config(), UNET, dataclasses.replace(VAE, scaling_factor=scaling_factor), SCHEDULER
-    )
+def configs(scaling_factor=1.0, size=W.SIZE):
+    """The four configurations of the model whose own pictures have `size` pixels on each side."""
+    autoencoder = dataclasses.replace(VAE, scaling_factor=scaling_factor, sample_size=size)
+    model = dataclasses.replace(UNET, sample_size=size // VAE.factor)
+    return model_folder.Configs(text_config(), model, autoencoder, SCHEDULER)
 
 
 def public(component, config):
@@ -178,7 +178,7 @@ def public(component, config):
     return fields
 
 
-def write_model(folder, scaling_factor, weights, training, card):
+def write_model(folder, scaling_factor, weights, training, card, size=W.SIZE):
     """Write a whole model folder; it appears complete or not at all, in place of an older one.
 
     Args:
@@ -186,30 +186,11 @@ def write_model(folder, scaling_factor, weights, training, card):
         weights: {"text_encoder": tree, "unet": tree, "vae": tree} of arrays, stored in fp16.
         training: what `train.py` needs to go on from these weights, kept in training.json.
         card: text of the model card.
+        size: of the model's own pictures.
     """
-    folder, found = Path(folder), configs(scaling_factor)
+    folder = Path(folder)
     part = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
-    write_json(
-        part / "model_index.json",
-        {
-            "_class_name": "StableDiffusionPipeline",
-            **{name: list(value) for name, value in CLASSES.items()},
-            "safety_checker": [None, None],
-            "feature_extractor": [None, None],
-            "image_encoder": [None, None],
-            "requires_safety_checker": False,
-        },
-    )
-    for component, config in found.parts.items():
-        (part / component).mkdir()
-        write_json(part / component / "config.json", public(component, config))
-        file = part / component / (model_folder.COMPONENTS[component][2] + ".safetensors")
-        P.save(weights[component], file)
-        file.chmod(0o644)  # safetensors writes for the owner only
-    (part / "scheduler").mkdir()
-    write_json(part / "scheduler" / "scheduler_config.json", public("scheduler", found.scheduler))
-    write_tokenizer(part / "tokenizer")
-    write_json(part / WORDS_FILE, known_words())
+    write_components(part, configs(scaling_factor, size), weights)
     write_json(part / "training.json", training)
     (part / "README.md").write_text(card, encoding="utf-8")
     part.chmod(0o755)
@@ -220,6 +201,29 @@ def write_model(folder, scaling_factor, weights, training, card):
         shutil.rmtree(old)
     else:
         os.replace(part, folder)
+
+
+def write_components(folder, found, weights):
+    """Index, configurations, weights and tokenizer of a model."""
+    nothing = ("safety_checker", "feature_extractor", "image_encoder")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        **{name: list(value) for name, value in CLASSES.items()},
+        **{name: [None, None] for name in nothing},
+        "requires_safety_checker": False,
+    }
+    write_json(folder / "model_index.json", index)
+    for component, config in found.parts.items():
+        (folder / component).mkdir()
+        write_json(folder / component / "config.json", public(component, config))
+        file = folder / component / (model_folder.COMPONENTS[component][2] + ".safetensors")
+        P.save(weights[component], file)
+        file.chmod(0o644)  # safetensors writes for the owner only
+    (folder / "scheduler").mkdir()
+    scheduler = public("scheduler", found.scheduler)
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    write_tokenizer(folder / "tokenizer")
+    write_json(folder / WORDS_FILE, known_words())
 
 
 def write_json(path, value):

@@ -1,9 +1,11 @@
 """Paint of the Orchard: textures of the ground, and fruits and containers as shaded layers. numpy
 and Pillow only.
 
-A layer is (alpha [h,w], colour [h,w,3] in 0..255, top, left). It is painted SUPERSAMPLING times
-finer than the picture and averaged down. Coordinates of a picture are pixels, x to the right, y
-down.
+The world is SIZE units wide and high, x to the right, y down; a picture has `density` pixels to the
+unit. All lengths of the world are in units, so that a scene is the same scene at every density.
+
+A layer is (alpha [h,w], colour [h,w,3] in 0..255, top, left), in pixels. It is painted
+SUPERSAMPLING times finer than the picture and averaged down.
 """
 
 import functools
@@ -12,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-SIZE = 128  # pixels on each side of a picture, and of a texture, which tiles
+SIZE = 128  # units on each side of the world, and of a texture, which tiles
 SUPERSAMPLING = 3
 
 FRUITS = {  # colour, shape, gloss
@@ -34,8 +36,19 @@ BACKGROUNDS = (
     "sand",
     "a checked cloth",
 )
+# Grounds that only the benchmark's out-of-distribution splits show.
+SLATE = "grey slate"
+CLOTHS = {  # a cloth of each colour that a fruit has
+    "a red cloth": ("apple", "strawberry"),
+    "an orange cloth": ("orange",),
+    "a purple cloth": ("plum",),
+    "a yellow cloth": ("lemon", "banana"),
+    "a green cloth": ("lime",),
+    "a pale green cloth": ("pear",),
+}
+NEW_BACKGROUNDS = (SLATE, *CLOTHS)
 
-RIM = (36.0, 11.0)  # half axes of a bowl's opening, in pixels at scale 1
+RIM = (36.0, 11.0)  # half axes of a bowl's opening, in units at scale 1
 DEPTH = 25.0  # from the opening's centre to the foot, without the foot's own half axis
 FOOT = (20.0, 6.0)  # half axes of the foot
 PLATE = (42.0, 16.0)
@@ -55,13 +68,18 @@ class Layer(NamedTuple):
 
 
 @functools.lru_cache(maxsize=None)
-def texture(background):
-    """The tile of a background, float32 [SIZE,SIZE,3], always the same; it continues over its
-    edges."""
-    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32) * (2 * np.pi / SIZE)  # one turn over the tile
-    return TEXTURES[background](x, y, np.random.default_rng(BACKGROUNDS.index(background))).astype(
-        np.float32
-    )
+def texture(background, density=1):
+    """The tile of a background, float32 [SIZE*density,SIZE*density,3], always the same; it
+    continues over its edges.
+
+    A pixel is where its middle is: the mean of `density`^2 pixels belongs to the pixel of density 1
+    that they fill.
+    """
+    side = SIZE * density
+    y, x = (np.mgrid[:side, :side].astype(np.float32) + 0.5) / density - 0.5
+    turn = 2 * np.pi / SIZE  # one turn over the tile
+    rng = np.random.default_rng((*BACKGROUNDS, *NEW_BACKGROUNDS).index(background))
+    return TEXTURES[background](x * turn, y * turn, rng).astype(np.float32)
 
 
 def shades(level, dark, light):
@@ -71,43 +89,50 @@ def shades(level, dark, light):
     ).astype(np.float32)
 
 
-def smooth_noise(rng, period, octaves=1):
-    """Noise that tiles, about -1..1, with `period` bumps along each side; each further octave is
-    twice as fine."""
+def smooth_noise(rng, side, period, octaves=1):
+    """Noise [side,side] that tiles, about -1..1, with `period` bumps along each side; each further
+    octave is twice as fine."""
     total = 0
     for octave in range(octaves):
         n = period * 2**octave
-        cells = np.pad(rng.uniform(-1, 1, (n, n)), 2, mode="wrap").astype(np.float32)
-        big = Image.fromarray(cells).resize(((n + 4) * SIZE // n,) * 2, Image.BICUBIC)
-        edge = 2 * SIZE // n
-        total = total + np.asarray(big)[edge : edge + SIZE, edge : edge + SIZE] / 2**octave
+        total = total + enlarged(rng.uniform(-1, 1, (n, n)), side) / 2**octave
     return total
+
+
+def enlarged(cells, side):
+    """Values [n,n] that tile, interpolated to [side,side] by cubics; n divides `side`."""
+    n = len(cells)
+    padded = np.pad(cells, 2, mode="wrap").astype(np.float32)
+    big = Image.fromarray(padded).resize(((n + 4) * side // n,) * 2, Image.BICUBIC)
+    edge = 2 * side // n
+    return np.asarray(big)[edge : edge + side, edge : edge + side]
 
 
 def wood(x, y, rng):
     """Four boards, each with rings of its own, and the gaps between them."""
     board = np.floor(4 * y / (2 * np.pi)).astype(int)
     shift, tone = rng.uniform(0, 2 * np.pi, 4)[board], np.array((0.08, -0.06, 0.02, -0.04))[board]
-    warp = 1.1 * np.sin(x + shift) + 0.45 * np.sin(2 * x - 3 * shift) + 0.5 * smooth_noise(rng, 4)
+    warp = (
+        1.1 * np.sin(x + shift)
+        + 0.45 * np.sin(2 * x - 3 * shift)
+        + 0.5 * smooth_noise(rng, len(y), 4)
+    )
     grain = 0.30 * np.sin(16 * y + 2.2 * warp + 5 * shift) + 0.16 * np.sin(
         32 * y + 3 * warp + shift
     )
     colour = shades(
         0.55 + tone + grain * (0.75 + 0.25 * np.sin(x + 2 * shift)), (126, 76, 38), (190, 132, 78)
     )
-    gap = (np.arange(SIZE) % (SIZE // 4))[:, None]
-    return (
-        colour
-        * np.where(
-            gap == 0, 0.50, np.where(gap == 1, 0.78, np.where(gap == SIZE // 4 - 1, 1.06, 1))
-        )[..., None]
-    )
+    row = np.arange(len(y)) * SIZE // len(y) % (SIZE // 4)  # in units from the board's upper edge
+    gap = np.select((row == 0, row == 1, row == SIZE // 4 - 1), (0.50, 0.78, 1.06), 1.0)
+    return colour * gap[:, None, None]
 
 
 def grass(x, y, rng):
     """Blades drawn one over the other from back to front, on a tile half as wide that comes four
     times."""
-    n, fine = SIZE // 2, 4
+    n, density, finer = SIZE // 2, len(y) // SIZE, 4
+    fine = finer * density
     tile = Image.new("RGB", (n * fine, n * fine), (44, 92, 34))
     draw = ImageDraw.Draw(tile)
     for i in range(520):
@@ -120,22 +145,45 @@ def grass(x, y, rng):
                 tip = foot + np.array((lean, -length)) * fine
                 side = np.array((0.85, 0)) * fine
                 draw.polygon([tuple(foot - side), tuple(foot + side), tuple(tip)], fill=colour)
-    tile = np.asarray(tile.resize((n, n), Image.BOX), np.float32)
+    tile = np.asarray(tile.resize((n * density,) * 2, Image.BOX), np.float32)
     return np.tile(tile, (2, 2, 1))
 
 
 def blue_cloth(x, y, rng):
-    """A plain weave of four pixels' period under soft folds."""
+    """A plain weave of four units' period under soft folds."""
+    return shades(folds_and_weave(x, y), (36, 62, 140), (104, 142, 224))
+
+
+def folds_and_weave(x, y):
+    """How bright a cloth is, about 0 to 1."""
     folds = 0.5 * np.sin(2 * x + y + 0.8 * np.sin(x)) + 0.3 * np.sin(
         x - 2 * y + 0.6 * np.sin(2 * y)
     )
     weave = np.sin(32 * x) * np.sin(32 * y)
-    return shades(0.52 + 0.26 * folds + 0.15 * weave, (36, 62, 140), (104, 142, 224))
+    return 0.52 + 0.26 * folds + 0.15 * weave
+
+
+def cloth_of(fruit):
+    """The texture of a cloth in a fruit's colour."""
+    colour = np.array(FRUITS[fruit][0], np.float32)
+
+    def cloth(x, y, rng):
+        return shades(folds_and_weave(x, y), 0.72 * colour, np.minimum(1.12 * colour + 8, 255))
+
+    return cloth
+
+
+def slate(x, y, rng):
+    """Dark layers that break off in steps."""
+    rough = smooth_noise(rng, len(y), 4, 3)
+    level = 3 * (0.5 + 0.35 * np.sin(2 * x + y + 1.5 * rough) + 0.15 * np.sin(3 * y - x))
+    step = np.floor(level) + 1 / (1 + np.exp(-14 * (level % 1 - 0.5)))
+    return shades(0.12 + 0.25 * step + 0.10 * rough, (52, 58, 66), (128, 134, 142))
 
 
 def marble(x, y, rng):
     """White with thin grey veins along the zero lines of a warped wave."""
-    warp = 1.0 * smooth_noise(rng, 2, 3)
+    warp = 1.0 * smooth_noise(rng, len(y), 2, 3)
     main = np.abs(np.sin(x + y + 1.6 * warp))
     fine = np.abs(np.sin(2 * x - y + 2.4 * warp + 1))
     vein = (
@@ -149,7 +197,10 @@ def marble(x, y, rng):
 def sand(x, y, rng):
     """Wind ripples, lit from one side, with fine grains."""
     phase = 9 * y + 1.3 * np.sin(x) + 0.6 * np.sin(2 * x + y)
-    grains = np.tile(rng.standard_normal((SIZE // 2, SIZE // 2)), (2, 2))
+    grains = rng.standard_normal((SIZE // 2, SIZE // 2))
+    if len(y) > SIZE:  # a grain is a unit wide
+        grains = enlarged(grains, len(y) // 2)
+    grains = np.tile(grains, (2, 2))
     return shades(
         0.52 + 0.20 * np.sin(phase) + 0.10 * np.sin(2 * phase + 0.6) + 0.055 * grains,
         (188, 156, 104),
@@ -158,28 +209,34 @@ def sand(x, y, rng):
 
 
 def checked_cloth(x, y, rng):
-    """Red and white squares of eight pixels; where two stripes cross, the red is full; a twill runs
+    """Red and white squares of eight units; where two stripes cross, the red is full; a twill runs
     over it."""
     stripes = [0.5 + 0.5 * np.tanh(6 * np.sin(8 * t)) for t in (x, y)]
     twill = 0.04 * np.sin(32 * (x + y))
     return shades(0.5 * (stripes[0] + stripes[1]) + twill, (243, 238, 230), (196, 62, 66))
 
 
-TEXTURES = dict(zip(BACKGROUNDS, (wood, grass, blue_cloth, marble, sand, checked_cloth)))
+TEXTURES = {
+    **dict(zip(BACKGROUNDS, (wood, grass, blue_cloth, marble, sand, checked_cloth))),
+    SLATE: slate,
+    **{name: cloth_of(owners[0]) for name, owners in CLOTHS.items()},
+}
 
 
 # --- layers ---------------------------------------------------------------------------------------
 
 
-def mesh(cx, cy, half_width, half_height):
-    """Supersampled pixel coordinates (x, y relative to the centre, top, left) of a box around (cx,
-    cy)."""
-    left, top = int(np.floor(cx - half_width)), int(np.floor(cy - half_height))
-    columns, rows = int(np.ceil(cx + half_width)) - left, int(np.ceil(cy + half_height)) - top
+def mesh(cx, cy, half_width, half_height, density):
+    """A box around (cx, cy): supersampled coordinates (x, y) relative to it in units, and (top,
+    left) in pixels."""
+    left = int(np.floor(density * (cx - half_width)))
+    top = int(np.floor(density * (cy - half_height)))
+    columns = int(np.ceil(density * (cx + half_width))) - left
+    rows = int(np.ceil(density * (cy + half_height))) - top
     s = SUPERSAMPLING
-    x = (np.arange(columns * s, dtype=np.float32) + 0.5) / s + np.float32(left - cx)
-    y = (np.arange(rows * s, dtype=np.float32) + 0.5) / s + np.float32(top - cy)
-    return x[None, :], y[:, None], top, left
+    x = (np.arange(columns * s, dtype=np.float32) + 0.5) / s + np.float32(left - density * cx)
+    y = (np.arange(rows * s, dtype=np.float32) + 0.5) / s + np.float32(top - density * cy)
+    return x[None, :] / density, y[:, None] / density, top, left
 
 
 def reduce_layer(inside, colour, top, left):
@@ -214,15 +271,15 @@ def put(canvas, layer):
 
 def darken(canvas, cx, cy, half_width, half_height, strength, within=None):
     """Multiply a soft elliptic shadow into a picture, in place; it is nothing beyond its half axes,
-    or where `within` is 0."""
-    left, top = int(np.floor(cx - half_width)), int(np.floor(cy - half_height))
-    columns, rows = (
-        int(np.ceil(cx + half_width)) + 1 - left,
-        int(np.ceil(cy + half_height)) + 1 - top,
-    )
+    or where `within` is 0. Lengths are in units."""
+    density = len(canvas) // SIZE
+    left = int(np.floor(density * (cx - half_width)))
+    top = int(np.floor(density * (cy - half_height)))
+    columns = int(np.ceil(density * (cx + half_width))) + 1 - left
+    rows = int(np.ceil(density * (cy + half_height))) + 1 - top
     there, here = window(canvas.shape, top, left, rows, columns)
-    x = (np.arange(columns) + 0.5 + left - cx)[None, here[1]] / half_width
-    y = (np.arange(rows) + 0.5 + top - cy)[here[0], None] / half_height
+    x = ((np.arange(columns) + 0.5 + left) / density - cx)[None, here[1]] / half_width
+    y = ((np.arange(rows) + 0.5 + top) / density - cy)[here[0], None] / half_height
     inside = np.clip(1 - x * x - y * y, 0, 1)
     weight = strength * inside * inside * (3 - 2 * inside)
     weight = weight if within is None else weight * within[there]
@@ -272,18 +329,19 @@ def surface(shape, u, v):
     return out, out * u / distance, out * v / distance
 
 
-def fruit(kind, cx, cy, radius, angle, brightness, light):
+def fruit(kind, cx, cy, radius, angle, brightness, light, density=1):
     """A fruit as a layer.
 
     Args:
         kind: key of FRUITS.
-        cx, cy, radius: in pixels.
+        cx, cy, radius: in units.
         angle: rotation in radians.
         brightness: factor of the colour, about 1.
         light: unit vector (x, y, z) towards the light, z towards the viewer.
+        density: pixels of the picture to the unit.
     """
     colour, shape, gloss = FRUITS[kind]
-    x, y, top, left = mesh(cx, cy, 1.62 * radius, 1.62 * radius)
+    x, y, top, left = mesh(cx, cy, 1.62 * radius, 1.62 * radius, density)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     u, v = (x * cos + y * sin) / np.float32(radius), (y * cos - x * sin) / np.float32(radius)
     out, nx, ny = surface(shape, u, v)
@@ -385,14 +443,14 @@ DETAILS = {
 # --- containers -----------------------------------------------------------------------------------
 
 
-def behind(container, cx, cy, scale, light):
+def behind(container, cx, cy, scale, light, density=1):
     """The part of a container that lies behind the fruits: a list of layers."""
     if container == "plate":
-        return [plate(cx, cy + PLATE_DROP * scale, scale, light)]
+        return [plate(cx, cy + PLATE_DROP * scale, scale, light, density)]
     if container == "none":
         return []
     rx, ry = RIM[0] * scale, RIM[1] * scale
-    x, y, top, left = mesh(cx, cy, rx, ry)
+    x, y, top, left = mesh(cx, cy, rx, ry, density)
     u, v = x / rx, y / ry
     out = u * u + v * v
     lip = out > 0.80
@@ -412,19 +470,17 @@ def behind(container, cx, cy, scale, light):
     return [reduce_layer(out < 1, colour.astype(np.float32), top, left)]
 
 
-def before(container, cx, cy, scale, light):
+def before(container, cx, cy, scale, light, density=1):
     """The part of a container that lies before the fruits: a list of layers."""
     if container in ("plate", "none"):
         return []
     rx, ry, depth = RIM[0] * scale, RIM[1] * scale, DEPTH * scale
-    x, y, top, left = mesh(
-        cx, cy + 0.5 * (depth + FOOT[1] * scale), rx + 1, 0.5 * (depth + FOOT[1] * scale) + ry + 1
-    )
-    y = y + np.float32(0.5 * (depth + FOOT[1] * scale))  # relative to the opening's centre
+    middle = 0.5 * (depth + FOOT[1] * scale)
+    x, y, top, left = mesh(cx, cy + middle, rx + 1, middle + ry + 1, density)
+    y = y + np.float32(middle)  # relative to the opening's centre
     front = ry * np.sqrt(np.clip(1 - (x / rx) ** 2, 0, 1))  # height of the opening's near edge
-    down = np.clip(
-        (y - front * 0.72) / depth, 0, 1.2
-    )  # 0 at the opening, 1 at the foot, along the wall
+    # 0 at the opening, 1 at the foot, along the wall
+    down = np.clip((y - front * 0.72) / depth, 0, 1.2)
     if container == "bowl":
         width = rx - (rx - FOOT[0] * scale) * np.clip(down, 0, 1) ** 2.4
     else:
@@ -436,42 +492,44 @@ def before(container, cx, cy, scale, light):
     nz = np.sqrt(1 - nx * nx)
     facing = np.clip(nx * light[0] * 1.1 + nz * 0.80 - 0.35 * down * light[2], 0, 1)
     shade = 0.46 + 0.60 * facing
-    if container == "bowl":
-        colour = np.broadcast_to(np.float32((240, 236, 226)), (*inside.shape, 3))
-        bands = (np.abs(down - 0.30) < 0.075) | (np.abs(down - 0.47) < 0.022)
-        colour = tint(colour, bands, (44, 84, 176)) * shade[..., None]
-        shine = (
-            70
-            * np.exp(-(((u - 0.55 * light[0]) / 0.10) ** 2))
-            * np.exp(-(((down - 0.45) / 0.35) ** 2))
-        )
-        colour = colour + shine[..., None]
-    else:
-        turn = np.arcsin(nx) * (10 / np.pi) * 2  # stakes stand at equal angles around
-        row = down * 7
-        over = np.floor(turn + 0.5 * np.floor(row) * 1.0) % 2
-        strand = np.sin(np.pi * (row % 1)) ** 0.6 * (
-            0.72 + 0.28 * np.sin(np.pi * ((turn + 0.5 * np.floor(row)) % 1))
-        )
-        weave = 0.50 + 0.50 * strand * np.where(over == 1, 1.0, 0.82)
-        colour = np.float32((204, 146, 76)) * (weave * shade)[..., None]
-        hem = down < 0.13
-        twist = 0.80 + 0.20 * np.sin(turn * 2 * np.pi + 14 * down)
-        colour = np.where(
-            hem[..., None], np.float32((212, 158, 90)) * (twist * shade)[..., None], colour
-        )
+    wall = porcelain if container == "bowl" else wicker
+    colour = wall(u, down, nx, shade, light)
     return [reduce_layer(inside, colour.astype(np.float32), top, left)]
 
 
-def plate(cx, cy, scale, light):
+def porcelain(u, down, nx, shade, light):
+    """White with two blue bands and a streak of shine."""
+    colour = np.broadcast_to(np.float32((240, 236, 226)), (*down.shape, 3))
+    bands = (np.abs(down - 0.30) < 0.075) | (np.abs(down - 0.47) < 0.022)
+    colour = tint(colour, bands, (44, 84, 176)) * shade[..., None]
+    across, along = ((u - 0.55 * light[0]) / 0.10) ** 2, ((down - 0.45) / 0.35) ** 2
+    shine = 70 * np.exp(-across) * np.exp(-along)
+    return colour + shine[..., None]
+
+
+def wicker(u, down, nx, shade, light):
+    """Strands over and under stakes, and a twisted hem."""
+    turn = np.arcsin(nx) * (10 / np.pi) * 2  # stakes stand at equal angles around
+    row = down * 7
+    over = np.floor(turn + 0.5 * np.floor(row) * 1.0) % 2
+    strand = np.sin(np.pi * (row % 1)) ** 0.6 * (
+        0.72 + 0.28 * np.sin(np.pi * ((turn + 0.5 * np.floor(row)) % 1))
+    )
+    weave = 0.50 + 0.50 * strand * np.where(over == 1, 1.0, 0.82)
+    colour = np.float32((204, 146, 76)) * (weave * shade)[..., None]
+    twist = 0.80 + 0.20 * np.sin(turn * 2 * np.pi + 14 * down)
+    hem = np.float32((212, 158, 90)) * (twist * shade)[..., None]
+    return np.where((down < 0.13)[..., None], hem, colour)
+
+
+def plate(cx, cy, scale, light, density=1):
     """A flat plate with a blue line along its rim."""
     rx, ry = PLATE[0] * scale, PLATE[1] * scale
-    x, y, top, left = mesh(cx, cy, rx, ry + 3 * scale)
+    x, y, top, left = mesh(cx, cy, rx, ry + 3 * scale, density)
     u, v = x / rx, y / ry
     out = np.sqrt(u * u + v * v)
-    edge = np.sqrt(
-        u * u + ((y - 2.2 * scale) / ry) ** 2
-    )  # the plate's thickness, seen at its near side
+    # the plate's thickness, seen at its near side
+    edge = np.sqrt(u * u + ((y - 2.2 * scale) / ry) ** 2)
     tilt = 0.5 + 0.5 * (u * light[0] + v * light[1])
     level = np.where(out < 0.66, 0.90 + 0.06 * tilt, np.where(out < 0.70, 0.76, 0.86 + 0.14 * tilt))
     colour = np.float32((250, 249, 246)) * level[..., None]

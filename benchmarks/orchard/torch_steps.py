@@ -1,95 +1,152 @@
-"""The autoencoder's training step with PyTorch and diffusers, for `train.py vae --backend torch`
+"""The training steps with PyTorch, diffusers and transformers, for `train.py --backend torch`
 (extra `train`).
 
-On a CPU MindSpore 2.8 differentiates convolutions of few channels on large pictures slowly; README
-and the model card say what was measured. Loss, data, schedule and checkpoints are those of the
-MindSpore step.
+On a CPU MindSpore 2.8 takes the gradient of convolutions slowly; README and the model card say what
+was measured. Losses, data, schedule and checkpoints are those of the MindSpore steps.
 """
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from diffedit_core import params as P
 
-from . import layout, steps as S
+from . import layout, steps as stepping
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TEXT = "text_model."  # newer versions of transformers leave it out of the names of the leaves
 
 
-class VAETrainStep:
-    """`steps.TrainStep` for the autoencoder: the same methods, the same update; convolutions in
-    bfloat16.
+class TorchStep:
+    """`steps.TrainStep` with PyTorch: the same methods, the same update; convolutions in bfloat16.
 
     Args:
-        terms: function of (found, image, mean, log_variance) -> scalar.
+        modules: modules whose parameters are the weights; their names do not meet.
+        loss: function of (*modules, *inputs), the inputs as tensors.
         weights: tree of arrays.
         frozen: beginnings of the paths of leaves that stay as they are.
+        narrow: whether convolutions and products are computed in bfloat16.
     """
 
-    def __init__(self, terms, weights, frozen=()):
-        self.terms, self.weights = terms, weights
-        self.model = AutoencoderKL.from_config(layout.public("vae", layout.VAE))
-        self.model.load_state_dict(
-            {path: torch.from_numpy(np.array(leaf)) for path, leaf in P.flatten(weights).items()}
-        )
-        self.named = {
-            path: p
-            for path, p in self.model.named_parameters()
-            if not path.startswith(tuple(frozen))
+    def __init__(self, modules, loss, weights, frozen=(), narrow=True):
+        # channels last is the order that oneDNN computes in
+        self.modules = [m.to(DEVICE, memory_format=torch.channels_last) for m in modules]
+        self.loss, self.weights, self.narrow = loss, weights, narrow
+        flat = P.flatten(weights)
+        self.leaves = {
+            name if name in flat else TEXT + name: leaf
+            for module in self.modules
+            for name, leaf in module.named_parameters()
         }
-        for path, p in self.model.named_parameters():
-            p.requires_grad_(path in self.named)
+        if set(self.leaves) != set(flat):
+            different = ", ".join(sorted(set(self.leaves) ^ set(flat))[:5])
+            raise ValueError(f"The modules are not those of the weights: {different}.")
+        self.named = {p: leaf for p, leaf in self.leaves.items() if not p.startswith(tuple(frozen))}
+        for path, leaf in self.leaves.items():
+            leaf.requires_grad_(path in self.named)
+        with torch.no_grad():
+            for path, leaf in self.leaves.items():
+                leaf.copy_(torch.from_numpy(np.array(flat[path])))
         self.first, self.second = [
-            {path: torch.zeros_like(p) for path, p in self.named.items()} for _ in range(2)
+            {path: torch.zeros_like(leaf) for path, leaf in self.named.items()} for _ in range(2)
         ]
-        self.ema = {path: p.detach().clone() for path, p in self.named.items()}
+        self.ema = {path: leaf.detach().clone() for path, leaf in self.named.items()}
 
     def __call__(self, rates, *inputs):
-        image, target, noise, own = map(torch.from_numpy, inputs)
-        with torch.autocast("cpu", torch.bfloat16):
-            posterior = self.model.encode(image).latent_dist
-            latents = posterior.mean + posterior.std * noise
-            found = self.model.decode(own * latents + (1 - own) * latents.flip((0,))).sample
-        loss = self.terms(found.float(), target, posterior.mean.float(), posterior.logvar.float())
+        tensors = [torch.from_numpy(x).to(DEVICE) for x in inputs]
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=self.narrow):
+            loss = self.loss(*self.modules, *tensors)
         gradients = torch.autograd.grad(loss, list(self.named.values()))
         norm = torch.sqrt(sum((g * g).sum() for g in gradients))
-        shrink = S.LARGEST_NORM / max(float(norm), S.LARGEST_NORM)
+        shrink = stepping.LARGEST_NORM / max(float(norm), stepping.LARGEST_NORM)
         with torch.no_grad():
-            for (path, p), g in zip(self.named.items(), gradients):
+            for (path, leaf), g in zip(self.named.items(), gradients):
                 first, second = self.first[path], self.second[path]
-                first.lerp_(g * shrink, 1 - S.BETAS[0])
-                second.lerp_((g * shrink) ** 2, 1 - S.BETAS[1])
-                p -= float(rates[0]) * (first / (second.sqrt() + S.EPSILON) + S.WEIGHT_DECAY * p)
-                self.ema[path].lerp_(p, float(rates[1]))
+                first.lerp_(g * shrink, 1 - stepping.BETAS[0])
+                second.lerp_((g * shrink) ** 2, 1 - stepping.BETAS[1])
+                change = first / (second.sqrt() + stepping.EPSILON) + stepping.WEIGHT_DECAY * leaf
+                leaf -= float(rates[0]) * change
+                self.ema[path].lerp_(leaf, float(rates[1]))
         return float(loss.detach()), float(norm)
 
-    def arrays(self):
-        kinds = {
-            "params": dict(self.model.named_parameters()),
-            "first": self.first,
-            "second": self.second,
-            "ema": self.ema,
-        }
+    def state(self):
+        """{name: leaf} of everything that the next step depends on."""
+        kinds = {"params": self.leaves, "first": self.first, "second": self.second, "ema": self.ema}
         return {
-            f"{kind}.{path}": leaf.detach().numpy().copy()
+            f"{kind}.{path}": leaf
             for kind, leaves in kinds.items()
             for path, leaf in leaves.items()
         }
 
+    def arrays(self):
+        return {name: to_array(leaf) for name, leaf in self.state().items()}
+
     def restore(self, arrays):
-        kinds = {
-            "params": dict(self.model.named_parameters()),
-            "first": self.first,
-            "second": self.second,
-            "ema": self.ema,
-        }
         with torch.no_grad():
-            for kind, leaves in kinds.items():
-                for path, leaf in leaves.items():
-                    leaf.copy_(torch.from_numpy(arrays[f"{kind}.{path}"]))
+            for name, leaf in self.state().items():
+                leaf.copy_(torch.from_numpy(arrays[name]))
 
     def average(self):
         """The tree of averaged weights as arrays."""
-        frozen = dict(self.model.named_parameters())
         return P.tree_map(
-            lambda path, _: self.ema.get(path, frozen[path]).detach().numpy(), self.weights
+            lambda path, _: to_array(self.ema.get(path, self.leaves[path])), self.weights
         )
+
+
+def to_array(leaf):
+    """A copy of a tensor as a numpy array."""
+    return leaf.detach().cpu().numpy().copy()
+
+
+def vae_step(terms, weights, frozen=()):
+    """The autoencoder's step; `terms` is a function of (found, image, mean, log_variance)."""
+
+    def loss(model, image, target, noise, own):
+        posterior = model.encode(image.contiguous(memory_format=torch.channels_last)).latent_dist
+        latents = posterior.mean + posterior.std * noise
+        found = model.decode(own * latents + (1 - own) * latents.flip((0,))).sample
+        return terms(found.float(), target, posterior.mean.float(), posterior.logvar.float())
+
+    return TorchStep([autoencoder()], loss, weights, frozen)
+
+
+def autoencoder():
+    """The public autoencoder of our configuration."""
+    return AutoencoderKL.from_config(layout.public("vae", layout.VAE))
+
+
+def unet_step(weights, text_config, config, narrow=True):
+    """The step of text encoder and UNet together: `train.unet_loss`."""
+    fields = layout.public("text_encoder", text_config)
+    fields.pop("architectures")
+    modules = [
+        CLIPTextModel(CLIPTextConfig(**fields)),
+        UNet2DConditionModel.from_config(layout.public("unet", config)),
+    ]
+
+    def loss(text, unet, latents, noise, levels, timesteps, ids):
+        states = text(ids.long())[0]
+        noisy = levels[0] * latents + levels[1] * noise
+        wanted = levels[0] * noise - levels[1] * latents
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        error = unet(noisy, timesteps, states).sample.float() - wanted
+        return (error * error).mean()
+
+    return TorchStep(modules, loss, weights, narrow=narrow)
+
+
+def encoder(weights):
+    """A function of pictures float [B,3,H,W] -> (mean, log_variance) in float32, as arrays."""
+    model = autoencoder()
+    flat = P.flatten(weights)
+    model.load_state_dict({path: torch.from_numpy(np.array(leaf)) for path, leaf in flat.items()})
+    model.to(DEVICE, memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def encode(image):
+        image = torch.from_numpy(image).to(DEVICE, memory_format=torch.channels_last)
+        posterior = model.encode(image).latent_dist
+        return posterior.mean.cpu().numpy(), posterior.logvar.cpu().numpy()
+
+    return encode

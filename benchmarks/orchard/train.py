@@ -33,7 +33,7 @@ from diffedit_core.errors import InputError
 from diffedit_core.graphs import Graph
 from diffedit_core.settings import read_json
 
-from . import data, layout, measures, steps as S, world as W
+from . import data, layout, measures, steps as stepping, world as W
 
 KL_WEIGHT = 1e-4
 CAPTION_DROPOUT = 0.1
@@ -124,30 +124,26 @@ def train_vae(a):
     weights = start_weights(a.init, "vae", vae.specs(layout.VAE), a.seed)
     frozen = ("encoder.", "quant_conv.") if a.freeze_encoder else ()
     if a.backend == "torch":
-        from .torch_steps import VAETrainStep
+        from .torch_steps import vae_step
 
-        train_step = VAETrainStep(vae_terms, weights, frozen)
+        train_step = vae_step(vae_terms, weights, frozen)
     else:
-        train_step = S.TrainStep(
+        train_step = stepping.TrainStep(
             vae_loss, P.to_parameters(weights), layout.VAE, K.default_kernels(), frozen=frozen
         )
-    chunks = data.pictures(a.work / "pictures", a.pictures)
-    shape = (
-        a.batch,
-        layout.VAE.latent_channels,
-        a.crop // layout.VAE.factor,
-        a.crop // layout.VAE.factor,
-    )
+    known = {size: data.pictures(a.work, a.pictures, size=size) for size in set(a.sizes)}
+    sources = [known[size] for size in a.sizes]
+    cells = a.crop // layout.VAE.factor
+    shape = (a.batch, layout.VAE.latent_channels, cells, cells)
 
     def batch(step):
         rng = np.random.default_rng([a.seed, step])
-        image, noise = data.crops(chunks, a.pictures, rng, a.batch, a.crop), rng.standard_normal(
-            shape
-        ).astype(np.float32)
-        own = data.own_cells(rng, a.batch, shape[2], a.exchange)
+        image = data.crops(sources, a.pictures, rng, a.batch, a.crop)
+        noise = rng.standard_normal(shape).astype(np.float32)
+        own = data.own_cells(rng, a.batch, cells, a.exchange)
         return image, data.exchanged(image, own), noise, own
 
-    judge = VAEJudge(train_step, layout.VAE)
+    judge = VAEJudge(train_step, layout.VAE, sorted(set(a.sizes)))
     facts = {
         "stage": "vae",
         "backend": a.backend,
@@ -155,6 +151,7 @@ def train_vae(a):
         "batch": a.batch,
         "crop": a.crop,
         "pictures": a.pictures,
+        "sizes": a.sizes,
         "exchange": a.exchange,
         "frozen": frozen,
         "before": history(a.init, "vae"),
@@ -166,9 +163,12 @@ class VAEJudge:
     """Round trips of validation pictures through the mean of the posterior, by the project's own
     functions."""
 
-    def __init__(self, train_step, config, count=12):
-        scenes = [W.sample_scene(W.SEEDS["validation"][i]) for i in range(count)]
-        self.images = data.to_model(np.stack([W.render(scene)[0] for scene in scenes]))
+    def __init__(self, train_step, config, sizes=(W.SIZE,), count=12):
+        seeds = W.SEEDS["validation"][:count]
+        self.images = {
+            size: data.to_model(np.stack([data.draw(seed, size) for seed in seeds]))
+            for size in sizes
+        }
         self.train_step = train_step
         self.params = P.to_parameters(
             P.tree_map(lambda _, leaf: np.zeros(leaf.shape, np.float32), vae.specs(config))
@@ -186,20 +186,18 @@ class VAEJudge:
         return np.concatenate([decode(encode(ms.Tensor(row[None]))[0]).asnumpy() for row in images])
 
     def report(self, log, folder, step):
-        """Log the measures and write the sheet: a row of pictures above a row of their round
-        trips."""
-        found = self.round_trip(self.images)
-        log(
-            f"step {step} validation psnr {measures.psnr(found, self.images):.2f} "
-            f"slope error {measures.slope_error(found, self.images):.3f}"
-        )
-        half = len(found) // 2
-        rows = [
-            x
-            for part in (slice(0, half), slice(half, 2 * half))
-            for x in (self.images[part], found[part])
-        ]
-        W.sheet([list(to_pixels(row)) for row in rows]).save(folder / f"vae-{step:06d}.png")
+        """Log the measures and write a sheet for each size: a row of pictures above a row of their
+        round trips."""
+        for size, images in self.images.items():
+            found = self.round_trip(images)
+            log(
+                f"step {step} validation at {size}: psnr {measures.psnr(found, images):.2f} "
+                f"slope error {measures.slope_error(found, images):.3f}"
+            )
+            halves = np.split(np.stack((images, found)), 2, axis=1)
+            rows = [list(to_pixels(row)) for half in halves for row in half]
+            sheet = folder / f"{data.sized('vae', size)}-{step:06d}.png"
+            W.sheet(rows).save(sheet)
 
 
 def to_pixels(image):
@@ -233,10 +231,35 @@ def train_unet(a):
     """The stage `unet`: text encoder and UNet together, on latents computed once."""
     config, text_config = layout.UNET, layout.text_config()
     specs = {**clip.specs(text_config), **unet.specs(config)}
-    params = P.to_parameters(start_weights(a.init, "unet", specs, a.seed))
-    train_step = S.TrainStep(unet_loss, params, text_config, config, K.default_kernels())
-    latents = Latents(a.work, a.vae or a.work / "vae.safetensors", a.pictures)
+    weights = start_weights(a.init, "unet", specs, a.seed)
+    if a.backend == "torch":
+        from .torch_steps import unet_step
+
+        train_step = unet_step(weights, text_config, config)
+    else:
+        train_step = stepping.TrainStep(
+            unet_loss, P.to_parameters(weights), text_config, config, K.default_kernels()
+        )
+    latents = Latents(
+        a.work, a.vae or a.work / "vae.safetensors", a.pictures, a.sizes, a.backend == "torch"
+    )
     tokens = caption_ids(a.work, a.pictures)
+    judge = UNetJudge(train_step, specs, latents, tokens, sorted(set(a.sizes)))
+    facts = {
+        "stage": "unet",
+        "backend": a.backend,
+        "seed": a.seed,
+        "batch": a.batch,
+        "pictures": a.pictures,
+        "sizes": a.sizes,
+        "vae": latents.name,
+        "before": history(a.init, "unet"),
+    }
+    return run(a, train_step, unet_batches(a, latents, tokens), facts, judge.report)
+
+
+def unet_batches(a, latents, tokens):
+    """The function of a step that draws the inputs of `unet_loss`; steps take the sizes in turn."""
     bar = schedule.alphas_cumprod(layout.SCHEDULER)
     roots = np.sqrt(np.stack((bar, 1 - bar))).astype(np.float32)
 
@@ -244,75 +267,76 @@ def train_unet(a):
         rng = np.random.default_rng([a.seed, step])
         rows = rng.integers(a.pictures, size=a.batch)
         timesteps = rng.integers(len(bar), size=a.batch).astype(np.int32)
-        drawn = latents.draw(rows, rng)
+        drawn = latents.draw(rows, rng, a.sizes[step % len(a.sizes)])
         noise = rng.standard_normal(drawn.shape).astype(np.float32)
         chosen = np.where(rng.random(a.batch) < PLAIN, 0, 4) + rng.integers(4, size=a.batch)
-        ids = np.where(
-            rng.random((a.batch, 1)) < CAPTION_DROPOUT, tokens.empty, tokens.ids[rows, chosen]
-        )
+        dropped = rng.random((a.batch, 1)) < CAPTION_DROPOUT
+        ids = np.where(dropped, tokens.empty, tokens.ids[rows, chosen])
         levels = roots[:, timesteps].reshape(2, a.batch, 1, 1, 1)
         return drawn, noise, levels, timesteps, ids.astype(np.int32)
 
-    judge = UNetJudge(train_step.average(), latents, tokens)
-    facts = {
-        "stage": "unet",
-        "seed": a.seed,
-        "batch": a.batch,
-        "pictures": a.pictures,
-        "vae": latents.name,
-        "before": history(a.init, "unet"),
-    }
-    return run(a, train_step, batch, facts, judge.report)
+    return batch
 
 
 class Latents:
     """Means and standard deviations of the training pictures' latents, computed once for a VAE and
-    kept as float16."""
+    kept as float16.
 
-    def __init__(self, work, source, count):
-        weights = P.flatten(start_weights(source, "vae", vae.specs(layout.VAE), 0))
-        self.params = P.to_parameters(
-            P.tree_map(lambda path, _: weights[path], vae.specs(layout.VAE))
-        )
-        encoder = {
-            path: w for path, w in weights.items() if path.startswith(("encoder.", "quant_conv."))
+    The scaling factor is that of the smallest size, so that a model that learns a larger one keeps
+    its own.
+
+    Args:
+        sizes: of the pictures.
+        torch: whether PyTorch computes them.
+    """
+
+    def __init__(self, work, source, count, sizes=(W.SIZE,), torch=False):
+        specs = vae.specs(layout.VAE)
+        weights = start_weights(source, "vae", specs, 0)
+        self.params = P.to_parameters(weights)
+        flat = P.flatten(weights)
+        encoder = sorted(path for path in flat if path.startswith(("encoder.", "quant_conv.")))
+        digest = hashlib.sha256(b"".join(flat[path].tobytes() for path in encoder))
+        self.name = digest.hexdigest()[:12]
+        if torch:
+            from .torch_steps import encoder as torch_encoder
+
+            encode = torch_encoder(weights)
+        else:
+            graph = Graph(vae.encode, self.params, layout.VAE, K.default_kernels())
+
+            def encode(images):
+                return [part.asnumpy() for part in graph(ms.Tensor(images))]
+
+        self.moments = {
+            size: encoded(work / data.sized(f"latents-{self.name}", size), chunks, encode)
+            for size in sorted(set(sizes))
+            for chunks in [data.pictures(work, count, size=size)]
         }
-        self.name = hashlib.sha256(
-            b"".join(encoder[path].tobytes() for path in sorted(encoder))
-        ).hexdigest()[:12]
-        folder = work / f"latents-{self.name}"
-        folder.mkdir(exist_ok=True)
-        graph = Graph(vae.encode, self.params, layout.VAE, K.default_kernels())
-        chunks = []
-        for i, chunk in enumerate(
-            tqdm(
-                data.pictures(work / "pictures", count), desc="latents", unit="chunk", disable=None
-            )
-        ):
-            path = folder / f"{i:04d}.npy"
-            if not path.exists():
-                moments = [
-                    graph(ms.Tensor(data.to_model(chunk[j : j + 10])))
-                    for j in range(0, len(chunk), 10)
-                ]
-                mean, log_variance = [
-                    np.concatenate([m[k].asnumpy() for m in moments]) for k in (0, 1)
-                ]
-                data.write_array(
-                    path, np.stack((mean, np.exp(log_variance / 2)), 1).astype(np.float16)
-                )
-            chunks.append(np.load(path))
-        self.moments = np.concatenate(chunks)  # [N,2,4,h,w]
-        self.scaling_factor = round(1 / float(self.moments[:5000, 0].astype(np.float32).std()), 5)
+        means = self.moments[min(sizes)][:5000, 0].astype(np.float32)
+        self.scaling_factor = round(1 / float(means.std()), 5)
 
-    def draw(self, rows, rng):
+    def draw(self, rows, rng, size=W.SIZE):
         """Samples of the posterior, scaled: float32 [B,4,h,w]."""
-        mean, deviation = self.moments[rows, 0].astype(np.float32), self.moments[rows, 1].astype(
-            np.float32
-        )
-        return (mean + deviation * rng.standard_normal(mean.shape).astype(np.float32)) * np.float32(
-            self.scaling_factor
-        )
+        mean, deviation = self.moments[size][rows].astype(np.float32).swapaxes(0, 1)
+        noise = rng.standard_normal(mean.shape).astype(np.float32)
+        return (mean + deviation * noise) * np.float32(self.scaling_factor)
+
+
+def encoded(folder, chunks, encode):
+    """Means and standard deviations of all pictures' latents, float16 [N,2,4,h,w], kept in a folder
+    by chunks."""
+    folder.mkdir(exist_ok=True)
+    found = []
+    for i, chunk in enumerate(tqdm(chunks, desc="latents", unit="chunk", disable=None)):
+        path = folder / f"{i:04d}.npy"
+        if not path.exists():
+            parts = [encode(data.to_model(chunk[j : j + 10])) for j in range(0, len(chunk), 10)]
+            mean, log_variance = [np.concatenate(rows) for rows in zip(*parts)]
+            moments = np.stack((mean, np.exp(log_variance / 2)), 1)
+            data.write_array(path, moments.astype(np.float16))
+        found.append(np.load(path))
+    return np.concatenate(found)
 
 
 class Tokens:
@@ -336,42 +360,50 @@ def caption_ids(work, count):
 
 
 class UNetJudge:
-    """Plain samples of fixed captions from fixed noise."""
+    """Plain samples of fixed captions from fixed noise, at each size, by the project's own
+    functions."""
 
-    def __init__(self, params, latents, tokens, steps=25, guidance_scale=4.0):
+    def __init__(
+        self, train_step, specs, latents, tokens, sizes=(W.SIZE,), steps=25, guidance_scale=4.0
+    ):
         kernels = K.default_kernels()
-        self.text = Graph(clip.apply, params, layout.text_config(), kernels)
-        self.unet = Graph(unet.apply, params, layout.UNET, kernels)
+        self.train_step = train_step
+        self.params = P.to_parameters(
+            P.tree_map(lambda _, leaf: np.zeros(leaf.shape, np.float32), specs)
+        )
+        self.text = Graph(clip.apply, self.params, layout.text_config(), kernels)
+        self.unet = Graph(unet.apply, self.params, layout.UNET, kernels)
         self.decode = Graph(vae.decode, latents.params, layout.VAE, kernels)
-        self.scaling_factor, self.steps, self.guidance_scale = (
-            latents.scaling_factor,
-            steps,
-            guidance_scale,
-        )
-        self.ids = [
-            ms.Tensor(T.encode(tokens.tokenizer, list(texts)))
-            for texts in (SHOWN, [""] * len(SHOWN))
-        ]
-        size = layout.UNET.sample_size
-        noise = np.random.default_rng(0).standard_normal(
-            (len(SHOWN), layout.UNET.in_channels, size, size)
-        )
-        self.noise = ms.Tensor(noise.astype(np.float32))
+        self.scaling_factor = latents.scaling_factor
+        self.steps, self.guidance_scale = steps, guidance_scale
+        empty = [""] * len(SHOWN)
+        self.ids = [ms.Tensor(T.encode(tokens.tokenizer, list(t))) for t in (SHOWN, empty)]
+        self.noise = {}
+        for size in sizes:
+            cells = size // layout.VAE.factor
+            shape = (len(SHOWN), layout.UNET.in_channels, cells, cells)
+            noise = np.random.default_rng(0).standard_normal(shape)
+            self.noise[size] = ms.Tensor(noise.astype(np.float32))
 
     def predict(self, latents, timestep, states):
         return self.unet(latents, ms.Tensor(np.array([timestep], np.int32)), states)
 
     def report(self, log, folder, step):
-        """Write the sheet of samples."""
+        """Write the sheets of samples."""
+        now = P.flatten(self.train_step.average())
+        for path, leaf in P.flatten(self.params).items():
+            value = now[path]
+            leaf.set_data(ms.Tensor(value if isinstance(value, np.ndarray) else value.asnumpy()))
         states, negative = [self.text(ids) for ids in self.ids]
         levels = schedule.levels(layout.SCHEDULER, self.steps)
-        found = measures.sample(
-            self.predict, self.noise, levels, states, negative, self.guidance_scale, "v_prediction"
-        )
-        pictures = [
-            self.decode(found[i : i + 1] / self.scaling_factor).asnumpy() for i in range(len(SHOWN))
-        ]
-        W.sheet([list(to_pixels(np.concatenate(pictures)))]).save(folder / f"unet-{step:06d}.png")
+        for size, noise in self.noise.items():
+            found = measures.sample(
+                self.predict, noise, levels, states, negative, self.guidance_scale, "v_prediction"
+            )
+            rows = [found[i : i + 1] / self.scaling_factor for i in range(len(SHOWN))]
+            pictures = np.concatenate([self.decode(row).asnumpy() for row in rows])
+            sheet = folder / f"{data.sized('unet', size)}-{step:06d}.png"
+            W.sheet([list(to_pixels(pictures))]).save(sheet)
         log(f"step {step} wrote samples")
 
 
@@ -382,17 +414,20 @@ license: apache-2.0
 ---
 # Orchard
 
-A small latent diffusion model of synthetic still lifes, {size}x{size} pixels: {fruits} in a bowl,
+A small latent diffusion model of synthetic still lifes, {size} pixels: {fruits} in a bowl,
 in a basket, on a plate or alone, on {grounds}.
-Stable Diffusion 2.1's architecture in small: v-prediction, scaled_linear schedule, factor-8 KL autoencoder with 4 channels,
-linear projections; {parameters} million parameters, stored in fp16.
+Stable Diffusion 2.1's architecture in small: v-prediction, scaled_linear schedule, factor-8 KL
+autoencoder with 4 channels, linear projections; {parameters} million parameters, stored in fp16.
 
-Captions: "a bowl of apples on a wooden table", "two lemons on a plate on green grass on the left", "a bowl of fruits on sand".
+Captions: "a bowl of apples on a wooden table", "two lemons on a plate on green grass on the left",
+"a bowl of fruits on sand".
 
-Data: {pictures} scenes drawn by `benchmarks/orchard/world.py`, seeds {seeds}; {held_out} combinations of fruit, container
-and ground were held out. No photograph and no other data were used{start}.
+Data: {pictures} scenes drawn by `benchmarks/orchard/world.py`, seeds {seeds}; {held_out}
+combinations of fruit, container and ground were held out. No photograph and no other data were
+used{start}.
 
-Training: `benchmarks/orchard/train.py` on two shared CPU cores; training.json has the steps and seconds of every run.
+Training: `benchmarks/orchard/train.py` on two shared CPU cores; training.json has the steps and
+seconds of every run.
 {budget}
 
 {results}
@@ -412,7 +447,7 @@ def history(source, stage):
             if path.exists()
             else [{"weights": M.find(source).name, "steps": None}]
         )
-    return runs(S.read_weights(source)[0])
+    return runs(stepping.read_weights(source)[0])
 
 
 def runs(progress):
@@ -427,15 +462,19 @@ def runs(progress):
 def export(a):
     """Write the model folder from the checkpoints of both stages."""
     checkpoint = a.unet or a.work / "unet.safetensors"
-    progress, weights = S.read_weights(checkpoint)
+    progress, weights = stepping.read_weights(checkpoint)
     source = a.vae or a.work / "vae.safetensors"
-    latents = Latents(a.work, source, progress.facts["pictures"])
+    sizes = progress.facts.get("sizes", [W.SIZE])
+    latents = Latents(
+        a.work, source, progress.facts["pictures"], sizes, progress.facts.get("backend") == "torch"
+    )
     if latents.name != progress.facts["vae"]:
         raise InputError(
-            f"{checkpoint} was trained on the latents of encoder {progress.facts['vae']}, {source} has "
-            f"{latents.name}: give that VAE, or one of which only the decoder was trained further."
+            f"{checkpoint} was trained on the latents of encoder {progress.facts['vae']}, "
+            f"{source} has {latents.name}: give that VAE, or one of which only the decoder was "
+            "trained further."
         )
-    found = layout.configs(latents.scaling_factor)
+    found = layout.configs(latents.scaling_factor, max(sizes))
     trees = {
         "text_encoder": P.tree_map(lambda path, _: weights[path], clip.specs(found.text)),
         "unet": P.tree_map(lambda path, _: weights[path], unet.specs(found.unet)),
@@ -446,12 +485,11 @@ def export(a):
         "unet": runs(progress),
         "pictures": progress.facts["pictures"],
     }
-    layout.write_model(
-        a.out, latents.scaling_factor, trees, training, card(trees, training, a.results)
-    )
+    text = card(trees, training, a.results, sizes)
+    layout.write_model(a.out, latents.scaling_factor, trees, training, text, max(sizes))
 
 
-def card(trees, training, results):
+def card(trees, training, results, sizes):
     """The text of the model card."""
 
     def line(run):
@@ -466,7 +504,7 @@ def card(trees, training, results):
         r["weights"] for stage in ("vae", "unet") for r in training[stage] if r["steps"] is None
     ]
     return CARD.format(
-        size=W.SIZE,
+        size=" and ".join(f"{size}x{size}" for size in sorted(set(sizes))),
         fruits=", ".join(W.PLURALS[name] for name in W.FRUITS),
         grounds=", ".join(W.BACKGROUNDS),
         parameters=round(sum(map(P.count, trees.values())) / 1e6, 1),
@@ -475,7 +513,8 @@ def card(trees, training, results):
         seeds=f"0 to {training['pictures'] - 1}",
         held_out=len(W.HELD_OUT),
         start=(
-            f", but what the weights that it started from had seen ({', '.join(sorted(set(earlier)))})"
+            ", but what the weights that it started from had seen "
+            f"({', '.join(sorted(set(earlier)))})"
             if earlier
             else ""
         ),
@@ -498,7 +537,7 @@ def start_weights(source, component, specs, seed):
     weights = (
         folder_weights(Path(source), component, P.flatten(fresh))
         if Path(source).is_dir()
-        else S.read_weights(source)[1]
+        else stepping.read_weights(source)[1]
     )
     bad = [
         path
@@ -547,7 +586,7 @@ def run(a, train_step, batch, facts, report):
             print(line, file=handle)
 
     until = None if a.minutes is None else time.time() + 60 * a.minutes
-    return S.run(
+    return stepping.run(
         train_step,
         batch,
         a.work / f"{a.name}.safetensors",
@@ -568,80 +607,88 @@ def parser():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = top.add_subparsers(dest="command", required=True)
-    for name, rate, batch, function in (
-        ("vae", 1e-3, 8, train_vae),
-        ("unet", 8e-4, 32, train_unet),
-    ):
-        p = commands.add_parser(name, help=function.__doc__)
-        p.set_defaults(function=function)
-        p.add_argument(
-            "--work",
-            type=Path,
-            required=True,
-            help="folder of pictures, latents, checkpoints, logs and samples",
-        )
-        p.add_argument("--name", default=name, help="name of the checkpoint and of the log")
-        p.add_argument(
-            "--init",
-            help="start from a model folder or a checkpoint, where this run has none of its own",
-        )
-        p.add_argument(
-            "--steps",
-            type=int,
-            default=20000,
-            help="length of the whole run, over which the rate falls",
-        )
-        p.add_argument(
-            "--minutes", type=float, help="stop after that long; the same command goes on"
-        )
-        p.add_argument("--rate", type=float, default=rate, help="highest learning rate")
-        p.add_argument("--batch", type=int, default=batch)
-        p.add_argument("--seed", type=int, default=0)
-        p.add_argument("--pictures", type=int, default=20000, help="size of the training set")
-        p.add_argument("--save-minutes", type=float, default=4)
-        p.add_argument(
-            "--sample-steps", type=int, default=1000, help="steps between two sample sheets"
-        )
-        if name == "vae":
-            p.add_argument("--crop", type=int, default=64, help="side of the crops, in pixels")
-            p.add_argument(
-                "--exchange",
-                type=float,
-                default=0.0,
-                help="share of crops into whose latents a rectangle of another "
-                "one's is set: the decoder learns to leave alone what is beside an edit",
-            )
-            p.add_argument(
-                "--backend",
-                choices=("mindspore", "torch"),
-                default="mindspore",
-                help="torch: the same training with PyTorch and diffusers (pip install .[train])",
-            )
-            p.add_argument(
-                "--freeze-encoder",
-                action="store_true",
-                help="train the decoder only: the latents stay as they are",
-            )
-        else:
-            p.add_argument(
-                "--vae",
-                type=Path,
-                help="checkpoint or model folder of the VAE (default: vae.safetensors of --work)",
-            )
+    p = commands.add_parser("vae", help=train_vae.__doc__)
+    p.set_defaults(function=train_vae)
+    add_run_options(p, "vae", 1e-3, 8)
+    p.add_argument("--crop", type=int, default=64, help="side of the crops, in pixels")
+    p.add_argument(
+        "--exchange",
+        type=float,
+        default=0.0,
+        help="share of crops into whose latents a rectangle of another one's is set: the decoder "
+        "learns to leave alone what is beside an edit",
+    )
+    p.add_argument(
+        "--freeze-encoder",
+        action="store_true",
+        help="train the decoder only: the latents stay as they are",
+    )
+    p = commands.add_parser("unet", help=train_unet.__doc__)
+    p.set_defaults(function=train_unet)
+    add_run_options(p, "unet", 8e-4, 32)
+    add_vae(p)
     p = commands.add_parser("export", help=export.__doc__)
     p.set_defaults(function=export)
     p.add_argument("--work", type=Path, required=True, help="folder of the checkpoints and latents")
     p.add_argument("--out", type=Path, required=True, help="the model folder to write")
-    p.add_argument(
-        "--vae",
-        type=Path,
-        help="checkpoint or model folder of the VAE (default: vae.safetensors of --work)",
-    )
+    add_vae(p)
     p.add_argument(
         "--unet", type=Path, help="checkpoint of the UNet (default: unet.safetensors of --work)"
     )
     p.add_argument("--results", help="results.md of evaluate.py, to stand in the model card")
     return top
+
+
+def add_vae(p):
+    """The option that names the autoencoder."""
+    p.add_argument(
+        "--vae",
+        type=Path,
+        help="checkpoint or model folder of the VAE (default: vae.safetensors of --work)",
+    )
+
+
+def add_run_options(p, name, rate, batch):
+    """The options of a training run."""
+    p.add_argument(
+        "--work",
+        type=Path,
+        required=True,
+        help="folder of pictures, latents, checkpoints, logs and samples",
+    )
+    p.add_argument("--name", default=name, help="name of the checkpoint and of the log")
+    p.add_argument(
+        "--init",
+        help="start from a model folder or a checkpoint, where this run has none of its own",
+    )
+    p.add_argument(
+        "--steps",
+        type=int,
+        default=20000,
+        help="length of the whole run, over which the rate falls",
+    )
+    p.add_argument("--minutes", type=float, help="stop after that long; the same command goes on")
+    p.add_argument("--rate", type=float, default=rate, help="highest learning rate")
+    p.add_argument("--batch", type=int, default=batch)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--pictures", type=int, default=20000, help="size of the training set")
+    p.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        choices=W.SIZES,
+        default=[W.SIZE],
+        help="sizes of the pictures; they come in turn, so that 256 256 128 shows the larger ones "
+        "twice as often",
+    )
+    p.add_argument(
+        "--backend",
+        choices=("mindspore", "torch"),
+        default="mindspore",
+        help="torch: the same training with PyTorch and diffusers (pip install .[train])",
+    )
+    p.add_argument("--save-minutes", type=float, default=4)
+    p.add_argument("--sample-steps", type=int, default=1000, help="steps between two sample sheets")
 
 
 def main(argv=None):

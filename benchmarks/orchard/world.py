@@ -16,11 +16,14 @@ import numpy as np
 from PIL import Image
 
 from . import paint
-from .paint import BACKGROUNDS, CONTAINERS, FRUITS, SIZE
+from .paint import BACKGROUNDS, CONTAINERS, FRUITS, NEW_BACKGROUNDS, SIZE
 
+VERSION = "Orchard v1"  # frozen: what it draws stays, see manifest.txt
 MIXED = "mixed"
+SIZES = (SIZE, 2 * SIZE)  # pixels on each side of a picture
 PLACES = ("left", "middle", "right")
-CENTRES = {"left": 44, "middle": 64, "right": 84}  # of a still life, in pixels from the left
+LIGHTS = ("usual", "low")  # from above; from the front, below the viewer
+CENTRES = {"left": 44, "middle": 64, "right": 84}  # of a still life, in units from the left
 COUNTS = (1, 2, 3, 4, 5)
 NUMBERS = dict(zip(COUNTS, ("one", "two", "three", "four", "five")))
 PLURALS = {name: name + "s" for name in FRUITS} | {
@@ -83,14 +86,16 @@ class Scene:
     count: int
     place: str
     seed: int
+    light: str = "usual"
 
     def __post_init__(self):
         for value, known in (
             (self.fruit, (*FRUITS, MIXED)),
             (self.container, CONTAINERS),
-            (self.background, BACKGROUNDS),
+            (self.background, (*BACKGROUNDS, *NEW_BACKGROUNDS)),
             (self.count, COUNTS),
             (self.place, PLACES),
+            (self.light, LIGHTS),
         ):
             if value not in known:
                 raise ValueError(
@@ -210,26 +215,28 @@ def caption(scene, index=0):
 
 @dataclass(frozen=True)
 class Geometry:
-    """What the seed fixes of a picture, whatever is in it."""
+    """What the seed fixes of a picture, whatever is in it. Lengths are in units of the world."""
 
-    centre: tuple  # of a bowl's opening, in pixels
+    centre: tuple  # of a bowl's opening
     scale: float
     light: np.ndarray  # unit vector towards the light
     offset: tuple  # of the ground's texture
     gradient: tuple  # brightness across the picture
-    places: tuple  # of the fruits, in pixels, the back row first
+    places: tuple  # of the fruits, the back row first
     radii: np.ndarray
     angles: np.ndarray
     brightness: np.ndarray
 
 
 def geometry(scene):
-    """The geometry of a scene: from its seed, its count and its place only."""
+    """The geometry of a scene: from its seed, count, place and light only."""
     rng = stream(scene.seed, "geometry")
     scale = rng.uniform(0.92, 1.10)
     centre = CENTRES[scene.place] + rng.uniform(-4, 4), rng.uniform(58, 76)
     tilt, side = rng.uniform(0.45, 0.75), rng.choice((-1, 1), p=(0.7, 0.3))
     light = np.array((side * rng.uniform(0.35, 0.6), -tilt, 0.7))
+    if scene.light == "low":
+        light = light * (1, -1, 1)
     radius = scale * (12.2 if scene.count > 2 else 14.0 if scene.count == 2 else 16.5)
     rows = ROWS[scene.count][rng.integers(len(ROWS[scene.count]))]
     jitter = rng.uniform(-0.10, 0.10, (len(COUNTS), 2))
@@ -262,60 +269,54 @@ def kinds(scene):
     return tuple(names[i] for i in rng.permutation((first, second, *others)))
 
 
-def render(scene):
+def render(scene, size=SIZE):
     """Draw a scene.
 
+    Args:
+        size: pixels on each side, one of SIZES. The scene is the same at all of them.
     Returns:
-        (picture uint8 [SIZE,SIZE,3], masks): the masks are {"fruit", "container", "shadow"} -> bool
-        [SIZE,SIZE]: what is seen of the fruits, of the container, and the ground that the two
+        (picture uint8 [size,size,3], masks): the masks are {"fruit", "container", "shadow"} -> bool
+        [size,size]: what is seen of the fruits, of the container, and the ground that the two
         darken.
     Law: two scenes that differ in fruit or container only have equal pixels outside all their
         masks.
     """
+    density = density_of(size)
     g = geometry(scene)
-    lit = ground(scene, g)
+    lit = ground(scene, g, density)
     canvas = lit.copy()
-    seen = {
-        "container": np.zeros((SIZE, SIZE), np.float32),
-        "fruit": np.zeros((SIZE, SIZE), np.float32),
-    }
+    seen = {name: np.zeros((size, size), np.float32) for name in ("container", "fruit")}
     _cast_shadow(canvas, scene.container, g)
-    for layer in paint.behind(scene.container, *g.centre, g.scale, g.light):
+    for layer in paint.behind(scene.container, *g.centre, g.scale, g.light, density):
         _lay(canvas, layer, seen, "container")
     for i, kind in enumerate(kinds(scene)):
-        (x, y), radius = g.places[i], g.radii[i]
-        within = (
-            np.minimum(seen["container"] + seen["fruit"], 1)
-            if scene.container in ("bowl", "basket")
-            else None
-        )
-        paint.darken(
-            canvas,
-            x - 0.35 * radius * g.light[0],
-            y + 0.62 * radius,
-            1.25 * radius,
-            0.75 * radius,
-            0.55,
-            within,
-        )
-        _lay(
-            canvas,
-            paint.fruit(kind, x, y, radius, g.angles[i], g.brightness[i], g.light),
-            seen,
-            "fruit",
-        )
-    for layer in paint.before(scene.container, *g.centre, g.scale, g.light):
+        _put_fruit(canvas, kind, i, scene, g, seen, density)
+    for layer in paint.before(scene.container, *g.centre, g.scale, g.light, density):
         _lay(canvas, layer, seen, "container")
     masks = {name: alpha > 0 for name, alpha in seen.items()}
     masks["shadow"] = (canvas != lit).any(-1) & ~masks["fruit"] & ~masks["container"]
-    canvas += stream(scene.seed, "noise").standard_normal((SIZE, SIZE, 1), np.float32)
+    noise = stream(scene.seed, "noise").standard_normal((SIZE, SIZE, 1), np.float32)
+    canvas += noise if density == 1 else paint.enlarged(noise[..., 0], size)[..., None]
     return np.clip(np.round(canvas), 0, 255).astype(np.uint8), masks
 
 
-def ground(scene, g):
-    """The textured background, brighter on one side: float32 [SIZE,SIZE,3]."""
-    tile = np.roll(paint.texture(scene.background), g.offset, (0, 1))
-    across = np.linspace(-1, 1, SIZE, dtype=np.float32)
+def density_of(size):
+    """Pixels to the unit in a picture of `size` pixels on each side."""
+    if size not in SIZES:
+        raise ValueError(
+            f"The Orchard is not drawn at {size!r}: choose one of {', '.join(map(str, SIZES))}."
+        )
+    return size // SIZE
+
+
+def ground(scene, g, density=1):
+    """The textured background, brighter on one side: float32 [size,size,3]."""
+    offset = [density * shift for shift in g.offset]
+    tile = np.roll(paint.texture(scene.background, density), offset, (0, 1))
+    edge = 1 + (1 - 1 / density) / (
+        SIZE - 1
+    )  # -1 and 1 are the middles of density 1's outer pixels
+    across = np.linspace(-edge, edge, SIZE * density, dtype=np.float32)
     bright = 1 + g.gradient[0] * across[None, :] + g.gradient[1] * across[:, None]
     return tile * bright[..., None].astype(np.float32)
 
@@ -329,6 +330,18 @@ def _cast_shadow(canvas, container, g):
         )
     elif container != "none":
         paint.darken(canvas, x - 16 * g.light[0], y + (paint.DEPTH + 1) * s, 38 * s, 14 * s, 0.6)
+
+
+def _put_fruit(canvas, kind, i, scene, g, seen, density):
+    """Fruit `i` of a scene and its shadow, which falls into a bowl or a basket, not beside it."""
+    (x, y), radius = g.places[i], g.radii[i]
+    within = None
+    if scene.container in ("bowl", "basket"):
+        within = np.minimum(seen["container"] + seen["fruit"], 1)
+    cx, cy = x - 0.35 * radius * g.light[0], y + 0.62 * radius
+    paint.darken(canvas, cx, cy, 1.25 * radius, 0.75 * radius, 0.55, within)
+    layer = paint.fruit(kind, x, y, radius, g.angles[i], g.brightness[i], g.light, density)
+    _lay(canvas, layer, seen, "fruit")
 
 
 def _lay(canvas, layer, seen, name):
