@@ -27,8 +27,8 @@ from diffedit_core.images import (
     mask_to_pixels,
     overlay,
     pad_to_multiple,
-    paste_background,
     resize_mask,
+    resized,
     save_atomically,
     to_array,
     to_pil,
@@ -186,35 +186,15 @@ def test_mask_to_pixels_refuses_a_grid_that_is_too_small():
     refused(lambda: mask_to_pixels(noise(0, 3, 5), (24, 41)), [3, 5], [24, 41])
 
 
-@quick
-@given(seeds, sides, sides, st.integers(0, 5))
-def test_paste_background_keeps_the_source_outside_the_mask(seed, height, width, feather):
-    source, result = picture(seed, height, width), picture(seed + 1, height, width)
-    mask = np.maximum(noise(seed, height, width) * 1.5 - 0.5, 0)
-    out = np.asarray(paste_background(source, result, mask, feather))
-    assert same(out[mask == 0], np.asarray(source)[mask == 0])
-    assert same(paste_background(source, result, np.ones((height, width)), feather), result)
-
-
-def test_paste_background_fades_linearly_inside_the_edge():
-    source, result = Image.new("RGB", (9, 5)), Image.new("RGB", (9, 5), (100, 100, 100))
-    mask = np.zeros((5, 9))
-    mask[:, 2:] = 1
-    faded = np.asarray(paste_background(source, result, mask, 3))[..., 0]
-    assert same(faded, [[0, 0, 25, 50, 75, 100, 100, 100, 100]] * 5)
-
-
-def test_paste_background_blends_a_soft_mask_and_rounds_half_up():
-    source, result = Image.new("RGB", (2, 3), (0, 1, 2)), Image.new("RGB", (2, 3), (1, 2, 3))
-    assert paste_background(source, result, np.full((3, 2), 0.5), 0).getpixel((1, 1)) == (1, 2, 3)
-    assert paste_background(source, result, np.full((3, 2), 0.25), 0).getpixel((1, 1)) == (0, 1, 2)
-
-
-def test_paste_background_refuses():
-    source = picture(0, 5, 7)
-    refused(lambda: paste_background(source, source, np.ones((7, 5))), "(7, 5)", "(5, 7)")
-    refused(lambda: paste_background(source, picture(0, 7, 5), np.ones((5, 7))), "(7, 5)", "(5, 7)")
-    refused(lambda: paste_background(source, source, np.ones((5, 7)), -1), "-1")
+@given(st.integers(0, 99), st.floats(-1, 1, width=32))
+def test_resized_pictures_keep_constants_and_their_rows(seed, value):
+    rng = np.random.default_rng(seed)
+    size = tuple(int(n) for n in rng.integers(5, 40, 2))
+    flat = resized(np.full((2, 3, 7, 9), value, np.float32), size)
+    assert flat.shape == (2, 3, *size) and np.abs(flat - value).max() < 1e-6
+    image = rng.uniform(-1, 1, (2, 3, 7, 9)).astype(np.float32)
+    assert np.array_equal(resized(image, (7, 9)), image)
+    assert np.array_equal(resized(image, size)[1:], resized(image[1:], size))
 
 
 def test_to_array_refuses_different_sizes_and_nothing():
