@@ -77,8 +77,8 @@ def save_atomically(path, content):
     if str(path) == "-":
         write_stream(sys.stdout.buffer, content)
         return
-    content = encode(content, Path(path).suffix) if picture else content
     try:
+        content = encode(content, Path(path).suffix) if picture else content
         with files.written(path) as part:
             part.write_bytes(content)
     except OSError as error:
