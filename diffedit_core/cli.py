@@ -58,11 +58,13 @@ def _quiet(*_, **__):
 
 def info(options):
     """`diffedit info [MODEL]`."""
+    place = model_place(options.model)
+
     import mindspore as ms
 
     from . import folder, kernels
 
-    found = folder.describe(options.model or folder.ORCHARD)
+    found = folder.describe(place or folder.ORCHARD)
     size, kind = found["picture_size"], found["prediction_type"]
     print(f"model            {found['folder']}")
     if found["knows"]:
@@ -94,13 +96,17 @@ class Job:
 
 def run(arguments):
     """`diffedit edit` and `diffedit mask`."""
-    from . import edit, folder, model, trace_files, vae
     from .outputs import plan_outputs, write
+
+    outputs = plan_outputs(arguments)
+    half = arguments.dtype == "fp16"
+    place = model_place(given(arguments, "model"), half)
+
+    from . import edit, folder, model, trace_files, vae
     from .plan import describe, plan
     from .progress import Bars
 
-    outputs = plan_outputs(arguments)
-    found = folder.check(given(arguments, "model") or folder.ORCHARD, arguments.dtype == "fp16")
+    found = folder.check(place or folder.ORCHARD, half)
     job = prepare(arguments, found.configs)
     doubt(arguments, limits_of_words(found.path, job.prompts))
     masked = job.mask is not None
@@ -141,6 +147,14 @@ def run(arguments):
     if not arguments.quiet and "-" not in written:
         print("\n".join(written))
     return 0
+
+
+def model_place(source, half=False):
+    """The folder of a model, None for the shipped one: found before MindSpore is imported, so that
+    a wrong name is answered at once."""
+    from .hub import find
+
+    return None if source is None else find(source, half)
 
 
 def limits_of_words(folder, prompts):
