@@ -18,6 +18,8 @@ TESTS = {  # what has to notice, the quickest first
     ),
     "diffedit_core/fixed_points": ("tests/test_integrators.py",),
     "diffedit_core/regularise": ("tests/test_regularise.py",),
+    "diffedit_core/background": ("tests/test_background.py",),
+    "diffedit_core/results": ("tests/test_background.py", "tests/test_parts.py"),
 }
 
 FAULTS = (
@@ -384,9 +386,40 @@ FAULTS = (
     ),
     Fault(
         "rows with an empty mask are decoded",
-        "diffedit_core/edit",
-        "pixels[empty] = image[empty]",
-        "pass",
+        "diffedit_core/results",
+        "np.where(empty[:, None, None, None], image, finished)",
+        "finished",
         "empty",
+    ),
+    # --- background
+    Fault(
+        "restored without its loss",
+        "diffedit_core/background",
+        "(1 - w) * (source - roundtrip)",
+        "w * (source - roundtrip)",
+    ),
+    Fault(
+        "feather one pixel short",
+        "diffedit_core/background",
+        "for _ in range(feather):",
+        "for _ in range(feather - 1):",
+    ),
+    Fault(
+        "grows along one axis",
+        "diffedit_core/background",
+        "for axis in (-2, -1):",
+        "for axis in (-2,):",
+    ),
+    Fault(
+        "the source is not given back exactly",
+        "diffedit_core/background",
+        "np.where(w == 0, source,",
+        "np.where(w < 0, source,",
+    ),
+    Fault(
+        "roundtrip where none is needed",
+        "diffedit_core/results",
+        'options.background == "restored" and (w < 1).any()',
+        "(w < 1).any()",
     ),
 )
