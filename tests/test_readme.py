@@ -57,7 +57,7 @@ def test_first_command_edits_the_picture(tmp_path, monkeypatch, capsys):
 
 
 def test_second_command_runs_these_tests():
-    assert block("test")[-1] == "python -m pytest tests"
+    assert block("test")[-1] == "python -m pytest tests -n 2 --dist loadfile"
 
 
 def test_the_guides_pair_works(tmp_path, monkeypatch, capsys):
