@@ -87,8 +87,8 @@ EXAMPLES = {
     "identity": st.builds(
         laws.Step, strategies.alphas.map(lambda alpha: (alpha, alpha)), unets, unet_latents
     ),
-    "purity": st.builds(laws.Journey, level_pairs, unets, unet_latents),
-    "asks_at_its_own_levels": st.builds(laws.Journey, level_pairs, unets, unet_latents),
+    "purity": st.builds(laws.Trajectory, level_pairs, unets, unet_latents),
+    "asks_at_its_own_levels": st.builds(laws.Trajectory, level_pairs, unets, unet_latents),
 }
 
 
