@@ -251,7 +251,7 @@ REQUIRED = {  # of Croissant 1.0, section "Dataset-level information"
 
 
 def test_the_data_card_has_croissants_required_fields():
-    """And describes what is there: every field is a column of the index, every source is defined."""
+    """And describes what is there: fields are columns of the index, sources are defined."""
     card = json.loads((ORCHARD / "croissant.json").read_text(encoding="utf-8"))
     assert REQUIRED <= set(card) and card["@type"] == "sc:Dataset"
     assert card["conformsTo"] == "http://mlcommons.org/croissant/1.0"

@@ -69,8 +69,8 @@ class Layer(NamedTuple):
 
 @functools.lru_cache(maxsize=None)
 def texture(background, density=1):
-    """The tile of a background, float32 [SIZE*density,SIZE*density,3], always the same; it continues
-    over its edges.
+    """The tile of a background, float32 [SIZE*density,SIZE*density,3], always the same; it
+    continues over its edges.
 
     A pixel is where its middle is: the mean of `density`^2 pixels belongs to the pixel of density 1
     that they fill.

@@ -98,7 +98,7 @@ def answers_of(folder, edits):
     """The answers of a method's folder, in the order of the edits.
 
     Raises:
-        InputError: there is neither edits nor masks, or one of them is incomplete or of a wrong size.
+        InputError: there is neither edits nor masks, or one is incomplete or of a wrong size.
     """
     there = [name for name in ("edits", "masks") if (folder / name).is_dir()]
     if not there:

@@ -1,4 +1,7 @@
-"""The splits of the benchmark: each a list of edits whose answer is known. numpy and Pillow only."""
+"""The splits of the benchmark: each a list of edits whose answer is known.
+
+numpy and Pillow only.
+"""
 
 import dataclasses
 from typing import NamedTuple

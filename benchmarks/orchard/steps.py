@@ -185,7 +185,8 @@ def load_checkpoint(path, train_step, facts):
                 k for k in {*stored.facts, *facts} if stored.facts.get(k) != facts.get(k)
             )
             raise InputError(
-                f"{path} is of a run with another {', '.join(changed)}: give the same, or another --name."
+                f"{path} is of a run with another {', '.join(changed)}: "
+                "give the same, or another --name."
             )
         train_step.restore({name: handle.get_tensor(name) for name in handle.keys()})
     return stored

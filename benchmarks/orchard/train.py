@@ -415,15 +415,19 @@ license: apache-2.0
 
 A small latent diffusion model of synthetic still lifes, {size} pixels: {fruits} in a bowl,
 in a basket, on a plate or alone, on {grounds}.
-Stable Diffusion 2.1's architecture in small: v-prediction, scaled_linear schedule, factor-8 KL autoencoder with 4 channels,
+Stable Diffusion 2.1's architecture in small: v-prediction, scaled_linear schedule, factor-8
+KL autoencoder with 4 channels,
 linear projections; {parameters} million parameters, stored in fp16.
 
-Captions: "a bowl of apples on a wooden table", "two lemons on a plate on green grass on the left", "a bowl of fruits on sand".
+Captions: "a bowl of apples on a wooden table", "two lemons on a plate on green grass on the
+left", "a bowl of fruits on sand".
 
-Data: {pictures} scenes drawn by `benchmarks/orchard/world.py`, seeds {seeds}; {held_out} combinations of fruit, container
+Data: {pictures} scenes drawn by `benchmarks/orchard/world.py`, seeds {seeds}; {held_out}
+combinations of fruit, container
 and ground were held out. No photograph and no other data were used{start}.
 
-Training: `benchmarks/orchard/train.py` on two shared CPU cores; training.json has the steps and seconds of every run.
+Training: `benchmarks/orchard/train.py` on two shared CPU cores; training.json has the steps
+and seconds of every run.
 {budget}
 
 {results}
@@ -466,8 +470,8 @@ def export(a):
     )
     if latents.name != progress.facts["vae"]:
         raise InputError(
-            f"{checkpoint} was trained on the latents of encoder {progress.facts['vae']}, {source} has "
-            f"{latents.name}: give that VAE, or one of which only the decoder was trained further."
+            f"{checkpoint} was trained on the latents of encoder {progress.facts['vae']}, "
+            f"{source} has {latents.name}: give that VAE, or one of which only the decoder was trained further."
         )
     found = layout.configs(latents.scaling_factor, max(sizes))
     trees = {
@@ -508,7 +512,8 @@ def card(trees, training, results, sizes):
         seeds=f"0 to {training['pictures'] - 1}",
         held_out=len(W.HELD_OUT),
         start=(
-            f", but what the weights that it started from had seen ({', '.join(sorted(set(earlier)))})"
+            ", but what the weights that it started from had seen "
+            f"({', '.join(sorted(set(earlier)))})"
             if earlier
             else ""
         ),

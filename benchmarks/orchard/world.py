@@ -333,7 +333,7 @@ def _cast_shadow(canvas, container, g):
 
 
 def _put_fruit(canvas, kind, i, scene, g, seen, density):
-    """Fruit `i` of a scene and its shadow, which falls into a bowl or a basket but not beside it."""
+    """Fruit `i` of a scene and its shadow, which falls into a bowl but not beside it."""
     (x, y), radius = g.places[i], g.radii[i]
     within = None
     if scene.container in ("bowl", "basket"):
