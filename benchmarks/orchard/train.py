@@ -471,7 +471,8 @@ def export(a):
     if latents.name != progress.facts["vae"]:
         raise InputError(
             f"{checkpoint} was trained on the latents of encoder {progress.facts['vae']}, "
-            f"{source} has {latents.name}: give that VAE, or one of which only the decoder was trained further."
+            f"{source} has {latents.name}: give that VAE, or one of which only the decoder was "
+            f"trained further."
         )
     found = layout.configs(latents.scaling_factor, max(sizes))
     trees = {
