@@ -5,9 +5,9 @@ from . import Fault
 TESTS = {  # what has to notice, the quickest first
     "diffedit_core/schedule": ("tests/test_schedule.py", "tests/test_laws.py"),
     "diffedit_core/mask": ("tests/test_mask.py",),
-    "diffedit_core/walk": ("tests/test_walk.py", "tests/test_edit.py"),
-    "diffedit_core/edit": ("tests/test_edit.py",),
-    "diffedit_core/parts": ("tests/test_edit.py",),
+    "diffedit_core/walk": ("tests/test_walk.py", "tests/test_stages.py"),
+    "diffedit_core/edit": ("tests/test_stages.py", "tests/test_maps.py", "tests/test_edit.py"),
+    "diffedit_core/parts": ("tests/test_parts.py", "tests/test_keep.py", "tests/test_stages.py"),
     "diffedit_core/options": ("tests/test_options.py", "tests/test_plan.py", "tests/test_edit.py"),
     "diffedit_core/plan": ("tests/test_plan.py",),
     "diffedit_core/draws": ("tests/test_draws.py", "tests/test_edit.py"),
