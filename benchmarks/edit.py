@@ -16,7 +16,8 @@ def main():
     wall, processor = time.perf_counter(), time.process_time()
     code = cli.main(["edit", *sys.argv[1:]])
     print(
-        f"{time.perf_counter() - wall:.1f} s, processor time {time.process_time() - processor:.1f} s, "
+        f"{time.perf_counter() - wall:.1f} s, "
+        f"processor time {time.process_time() - processor:.1f} s, "
         f"peak memory {peak_memory():.2f} GiB"
     )
     return code

@@ -92,7 +92,8 @@ def main():
         worst = max(worst, difference)
         ratio = np.median(seconds["reference"]) / np.median(seconds[arguments.kernels])
         print(
-            f"{name:<11} reference {summary(seconds['reference'])}  {arguments.kernels} {summary(seconds[arguments.kernels])}  "
+            f"{name:<11} reference {summary(seconds['reference'])}  "
+            f"{arguments.kernels} {summary(seconds[arguments.kernels])}  "
             f"{ratio:5.1f}x  difference {difference:.1e}",
             flush=True,
         )

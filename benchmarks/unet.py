@@ -61,6 +61,16 @@ class PyTorch:
         self.process.wait()
 
 
+def difference(found, expected):
+    """The largest difference over the largest value."""
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+def ratio(ours, others):
+    """Of the medians."""
+    return np.median(ours) / np.median(others)
+
+
 def main():
     """Print what was measured."""
     parser = argparse.ArgumentParser(
@@ -100,10 +110,7 @@ def main():
         if arguments.pytorch:
             functions["pytorch"] = PyTorch(arguments.pytorch, Path(folder), arguments.model)
             expected = functions["pytorch"]()
-            print(
-                f"difference          {np.abs(found - expected).max() / np.abs(expected).max():.1e}",
-                flush=True,
-            )
+            print(f"difference          {difference(found, expected):.1e}", flush=True)
         processor = time.process_time()
         seconds = alternate(functions, arguments.runs)
         processor = (time.process_time() - processor) / (
@@ -114,9 +121,7 @@ def main():
     for name, values in seconds.items():
         print(f"{name:<19} {summary(values)}")
     if arguments.pytorch:
-        print(
-            f"ratio of medians    {np.median(seconds['mindspore']) / np.median(seconds['pytorch']):6.2f}"
-        )
+        print(f"ratio of medians    {ratio(seconds['mindspore'], seconds['pytorch']):6.2f}")
     print(f"processor time      {processor:6.1f} s an evaluation (mindspore)")
     print(f"peak memory         {peak_memory():6.1f} GiB")
 

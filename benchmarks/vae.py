@@ -35,13 +35,15 @@ def main():
     start = time.perf_counter()
     picture = model.decode_latents(ms.Tensor(latents), tiling)
     print(
-        f"decode {time.perf_counter() - start:6.1f} s, {peak_memory() - loaded:.2f} GiB above the loaded model",
+        f"decode {time.perf_counter() - start:6.1f} s, "
+        f"{peak_memory() - loaded:.2f} GiB above the loaded model",
         flush=True,
     )
     start = time.perf_counter()
     model.encode_image(picture, tiling)
     print(
-        f"encode {time.perf_counter() - start:6.1f} s, {peak_memory() - loaded:.2f} GiB above the loaded model, of both"
+        f"encode {time.perf_counter() - start:6.1f} s, "
+        f"{peak_memory() - loaded:.2f} GiB above the loaded model, of both"
     )
 
 

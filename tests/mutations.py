@@ -128,7 +128,8 @@ def main():
         survivors += not failed
         seconds = time.perf_counter() - start
         print(
-            f"{'caught' if failed else 'SURVIVES':<9} {fault.module:<26} {fault.name:<40} {seconds:5.0f} s  "
+            f"{'caught' if failed else 'SURVIVES':<9} {fault.module:<26} {fault.name:<40} "
+            f"{seconds:5.0f} s  "
             f"{', '.join(failed)}",
             flush=True,
         )

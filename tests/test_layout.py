@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "diffedit_core"
 LISTING = Path(__file__).parent / "fixtures" / "param_format.txt"
 FIRST_LINE = (
-    "# Every parameter of the shipped model. Written by `python -m tests.test_layout`; a test keeps "
-    "it true."
+    "# Every parameter of the shipped model. Written by `python -m tests.test_layout`; a test "
+    "keeps it true."
 )
 
 # The modules in the order of the tables of diffedit_core/README.md.
@@ -203,8 +203,8 @@ def test_the_package_readme_names_every_file():
 
 # ---- reading -------------------------------------------------------------------------------------
 
-FILES = [ROOT / name for name in subprocess.run(
-    ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True).stdout.split()]  # fmt: skip
+LISTED = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True)
+FILES = [ROOT / name for name in LISTED.stdout.split()]
 
 
 def test_lines_have_at_most_100_characters():

@@ -298,7 +298,10 @@ BROKEN = {
         "merges.txt: merge 2 't h e'",
     ),
     "merge of one": (write("merges.txt", "#version: 0.2\nin\n"), "merges.txt: merge 1 'in'"),
-    "merge of unknown": (write("merges.txt", "#version: 0.2\ni ☃\n"), "merges.txt: merge 1 'i ☃'"),
+    "merge of unknown": (  # of a sign that the vocabulary lacks
+        write("merges.txt", "#version: 0.2\ni ☃\n"),
+        "merges.txt: merge 1 'i ☃'",
+    ),
     "merge to unknown": (write("merges.txt", "#version: 0.2\nq x\n"), "merges.txt: merge 1 'q x'"),
     "unknown pad": (config(pad_token="[PAD]"), r"'\[PAD\]' is not in the vocabulary"),
     "unknown eos": (config(eos_token={"content": "</s>"}), "'</s>' is not in the vocabulary"),
