@@ -187,7 +187,6 @@ def edit(
     watch=unwatched,
 ):
     """Edit a batch of pictures, once for each target, with one trail for all.
-
     Args:
         model: `model.Model`.
         image: [B,3,H,W] float32 in [-1,1], H and W multiples of the VAE's factor.
@@ -199,8 +198,7 @@ def edit(
         tiling: `vae.Tiling` for pictures that do not fit at once.
         parts, keep, watch: as in `parts.Run`; by default the parts that the options name.
     Returns:
-        A list of `results.Edit`, one for each target. Where prompts are the same, or no cell
-        differs, the mask is empty and the edit is the input, with a warning.
+        A list of `results.Edit`, one for each target; with an empty mask the input, and a warning.
     Source: DiffEdit, section 3.2.
     """
     prompts = Prompts.of(source, targets, negative, mask_negative, inversion_negative)
@@ -219,11 +217,13 @@ def edit(
     for target, (noise_map, cells) in found.items():
         arrays = None if noise_map is None else noise_map.asnumpy(), cells.asnumpy()
         if target in chosen:
-            decoded = _decoded(run, states, cells, text, prompts, target)
-            pixels = model.decode_latents(decoded, tiling)
-            edits[target] = edited(
-                options, image, *arrays, states, decoded.asnumpy(), pixels, roundtrip
-            )
+            decoded, key = _decoded(run, states, cells, text, prompts, target)
+
+            def finished(arrays=arrays, decoded=decoded):
+                pixels = model.decode_latents(decoded, tiling)
+                return edited(options, image, *arrays, states, decoded.asnumpy(), pixels, roundtrip)
+
+            edits[target] = keep("picture", run.key("picture", *key), finished)
         else:
             edits[target] = unedited(image, *arrays)
             if not only_mask:
@@ -265,7 +265,7 @@ def _states(run, latents, draws, text, prompts):
 
 
 def _decoded(run, states, cells, text, prompts, target):
-    """The decoded latents [B,C,h,w] of a target."""
+    """(decoded latents [B,C,h,w] of a target, what they depend on beside the options)."""
     negative = text(prompts.negative) if run.options.guidance_scale != 1 else None
     parts = (run.parts.step, run.parts.blend, run.parts.trail)
     digest = hashlib.sha256(cells.asnumpy().tobytes()).hexdigest()
@@ -277,4 +277,5 @@ def _decoded(run, states, cells, text, prompts, target):
             pass
         return state.latents
 
-    return run.keep("decode", run.key("decode", *parts, digest, target, *prompts), decoded)
+    key = (*parts, digest, target, *prompts)
+    return run.keep("decode", run.key("decode", *key), decoded), key

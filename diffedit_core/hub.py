@@ -92,9 +92,11 @@ def fetch(repository, wanted, local_files_only=False, **place):
     place.pop("force_download", None)
     with contextlib.suppress(Exception):
         return Path(snapshot_download(repository, local_files_only=True, **place))
+    asked = [f"{k}={v!r}" for k, v in place.items() if v is not None and k != "token"]
+    asked = f" with {', '.join(asked)}" if asked else ""
     raise InputError(
-        f"{repository} is neither a folder nor in the local cache ({failure}): download the model "
-        "where there is a network and give its folder."
+        f"{repository}{asked} is neither a folder nor in the local cache ({failure}): download the "
+        "model where there is a network and give its folder."
     )
 
 

@@ -6,6 +6,7 @@ that captions come from a list. `from_pretrained` is given the micro model that 
 """
 
 import sys
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -298,9 +299,10 @@ def test_options_of_the_hub(loaded, monkeypatch, tmp_path):
     calls = []
 
     class Api:
-        def list_repo_files(self, repository, **options):
+        def model_info(self, repository, timeout, **options):
             calls.append(("list", repository, options))
-            return [p.relative_to(FIXTURES / "model").as_posix() for p in files]
+            names = [p.relative_to(FIXTURES / "model").as_posix() for p in files]
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
 
     def snapshot_download(repository, **options):
         calls.append(("download", repository, options))
@@ -331,7 +333,7 @@ def test_options_of_the_hub(loaded, monkeypatch, tmp_path):
         "owner/tiny",
     ]
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: 1 / 0)
-    with pytest.raises(InputError, match="owner/tiny cannot be had .* revision='v2'"):
+    with pytest.raises(InputError, match="owner/tiny with revision='v2' is neither a folder nor in the local cache"):
         load("owner/tiny", revision="v2", token="secret")
 
 

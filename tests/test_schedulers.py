@@ -40,6 +40,11 @@ def test_public_steps(case):
         close(scheduler.get_velocity(*given), RUN[f"{case}/velocity"], 2e-5)
 
 
+def v_of(eps, x, alpha):
+    """The v of an eps: (eps - sqrt(1-a) x) / sqrt(a)."""
+    return (eps - np.sqrt(1 - alpha) * x) / np.sqrt(alpha)
+
+
 @given(
     steps=st.integers(1, 40),
     spacing=st.sampled_from(["leading", "trailing"]),
@@ -59,9 +64,9 @@ def test_up_then_down_is_the_identity(steps, spacing, kind, seed):
     ratio = t - 200 // steps
     start = up.alphas_cumprod[ratio] if ratio >= 0 else up.initial_alpha_cumprod
     # the model's outputs at both ends that stand for the same eps
-    first = eps if kind == "epsilon" else schedule.eps_to_v(eps, x, start)
+    first = eps if kind == "epsilon" else v_of(eps, x, start)
     there = up.step(first, t, x).prev_sample
-    second = eps if kind == "epsilon" else schedule.eps_to_v(eps, there, up.alphas_cumprod[t])
+    second = eps if kind == "epsilon" else v_of(eps, there, up.alphas_cumprod[t])
     back = down.step(second, t, there)
     close(back.prev_sample, x, 1e-9)
     at = np.array([t])
