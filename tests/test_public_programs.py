@@ -333,7 +333,7 @@ def test_options_of_the_hub(loaded, monkeypatch, tmp_path):
         "owner/tiny",
     ]
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: 1 / 0)
-    with pytest.raises(InputError, match="owner/tiny with revision='v2' is neither a folder nor in the local cache"):
+    with pytest.raises(InputError, match="owner/tiny with revision='v2' is neither a folder nor"):
         load("owner/tiny", revision="v2", token="secret")
 
 
