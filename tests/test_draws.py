@@ -68,3 +68,12 @@ def test_draws_are_standard_normal():
 def test_rolls_are_one_for_each_gradient_step():
     shape = draws(EVERY, [1, 2], (3, 19, 7)).rolls.shape
     assert shape == (EVERY.num_encode_steps, 2, EVERY.num_auto_corr_rolls, 3, 2, 3)
+
+
+def test_rolls_of_a_picture_are_those_of_its_seed_in_any_batch():
+    """Shifts [K,steps,rolls,sizes,B,C]."""
+    options = Options(num_inference_steps=5, num_reg_steps=1)
+    together = draws(options, [7, 4, 4], (2, 16, 16)).rolls
+    for row, seed in enumerate((7, 4, 4)):
+        alone = draws(options, [seed], (2, 16, 16)).rolls
+        assert np.array_equal(together[..., row : row + 1, :], alone)
