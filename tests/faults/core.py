@@ -371,13 +371,6 @@ FAULTS = (
         "stream",
     ),
     Fault(
-        "a cached value for other options",
-        "diffedit_core/parts",
-        "if n not in without)",
-        'if n not in without and n != "mask_threshold")',
-        "stage",
-    ),
-    Fault(
         "SDEdit noise not of the level",
         "diffedit_core/parts",
         "schedule.add_noise(latents, noise, float(alpha))",
