@@ -64,7 +64,7 @@ class Model:
         """Load a folder in the public layout, or a repository id.
 
         Args:
-            source: folder or repository id, or what `hub.check` found of one.
+            source: folder or repository id, or what `folder.check` found of one.
             dtype: "fp32", "fp16" or "bf16", for the weights and the activations.
             kernels: a name of `kernels.LOWERINGS`, or a table of your own; by default the device's.
             on_component: called with the name of each component before it is read.

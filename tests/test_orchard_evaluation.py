@@ -1,5 +1,5 @@
 """The Orchard's evaluation: its measures against closed forms, its batched methods against
-`diffedit.edit`."""
+`edit.edit`."""
 
 import math
 import zlib
