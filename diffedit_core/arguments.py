@@ -119,6 +119,9 @@ def add_common(command):
     dtypes = ("fp32", "fp16", "bf16")
     model.add_argument("--dtype", choices=dtypes, default="fp32", help="of weights and activations")
     model.add_argument(
+        "--hf32", action="store_true", help="on Ascend, round fp32 products to 11 bits: faster"
+    )
+    model.add_argument(
         "--kernels",
         default="auto",
         metavar="NAME",

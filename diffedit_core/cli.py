@@ -78,6 +78,7 @@ def info(options):
         f"{kernels.default_kernels()!r} (of {', '.join(kernels.LOWERINGS)}; "
         f"{', '.join(kernels.UNTRIED)} not run on a device yet)"
     )
+    print("fp32 products    rounded to HF32 only on Ascend, and only with --hf32")
     return 0
 
 
@@ -120,7 +121,11 @@ def run(arguments):
     bars = Bars(arguments.quiet)
     with bars.open("loading", 3) as step:
         loaded = model.Model.load(
-            found, arguments.dtype, kernel_name(arguments), on_component=lambda name: step(name)
+            found,
+            arguments.dtype,
+            kernel_name(arguments),
+            on_component=lambda name: step(name),
+            hf32=arguments.hf32,
         )
     loaded.on_compile = bars.note
     try:

@@ -36,8 +36,10 @@ def smooth(noise_map, sigma):
     """
     if sigma == 0:
         return noise_map
+    kind = np.float64 if noise_map.dtype == ms.float64 else np.float32
     rows, columns = [
-        Tensor(gaussian_weights(n, sigma)).astype(noise_map.dtype) for n in noise_map.shape[1:]
+        Tensor(gaussian_weights(n, sigma).astype(kind)).astype(noise_map.dtype)
+        for n in noise_map.shape[1:]
     ]
     return ops.matmul(ops.matmul(rows, noise_map), columns.T)
 
@@ -85,12 +87,12 @@ def quantile(rows, q):
     """The q-quantile of each row, linear between two values: [R,n] -> [R] (Hyndman & Fan 1996,
     definition 7).
 
-    float64 rows are sorted as float32 (MindSpore 2.8).
+    Sorted on the host: a clamp decides the mask, and a device may sort rounded numbers.
     """
-    ordered, place = ops.sort(rows, 1)[0], q * (rows.shape[1] - 1)
+    ordered, place = np.sort(rows.asnumpy(), 1), q * (rows.shape[1] - 1)
     low = min(math.floor(place), rows.shape[1] - 1)
     high = min(low + 1, rows.shape[1] - 1)
-    return ordered[:, low] + (ordered[:, high] - ordered[:, low]) * (place - low)
+    return Tensor(ordered[:, low] + (ordered[:, high] - ordered[:, low]) * (place - low))
 
 
 def threshold(normalised, mask_threshold):
