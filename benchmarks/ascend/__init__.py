@@ -4,6 +4,4 @@
 |---|---|
 | `inventory.py` | which primitives do the lowerings and the models become? |
 | `registry.py` | for which of these does MindSpore's wheel have an aclnn kernel? |
-| `constraints.py` | does each call of the models keep to what the documentation allows? |
-| `rounding.py` | how far from exact may an operation be in each dtype? |
 """

@@ -86,8 +86,7 @@ def of_models(dtype, kernels="ascend"):
     configs = folder.read_configs(MICRO)
     rng = np.random.default_rng(0)
     trees = {
-        name: P.to_parameters(P.init(configs.specs(name), rng), dtype)
-        for name in folder.COMPONENTS
+        name: P.to_parameters(P.init(configs.specs(name), rng), dtype) for name in folder.COMPONENTS
     }
     latents = zeros((2, configs.unet.in_channels, 8, 8), dtype)
     states = zeros((2, 77, configs.unet.cross_attention_dim), dtype)
@@ -133,9 +132,7 @@ def reader():
 def inventory(kernels="ascend", dtypes=("fp32", "fp16", "bf16"), models=("bf16",)):
     """{"case, dtype": {primitive: how often}} of every lowering, and of whole tiny models."""
     found = {
-        f"{case}, {dtype}": of_operation(case, dtype, kernels)
-        for case in CASES
-        for dtype in dtypes
+        f"{case}, {dtype}": of_operation(case, dtype, kernels) for case in CASES for dtype in dtypes
     }
     for dtype in models:
         found |= {f"{name}, {dtype}": c for name, c in of_models(dtype, kernels).items()}

@@ -24,7 +24,5 @@ def group_norm(x, weight, bias, groups, eps):
 
 def upsample(x):
     """The library's nearest-neighbour resize, in fp32: older CANN takes no bf16."""
-    y = ops.interpolate(
-        x.astype(ms.float32), size=(2 * x.shape[2], 2 * x.shape[3]), mode="nearest"
-    )
+    y = ops.interpolate(x.astype(ms.float32), size=(2 * x.shape[2], 2 * x.shape[3]), mode="nearest")
     return y.astype(x.dtype)

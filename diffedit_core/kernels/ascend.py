@@ -168,9 +168,7 @@ def gelu(x):
 
 def upsample(x):
     """The library's nearest-neighbour resize."""
-    return mint.nn.functional.interpolate(
-        x, size=(2 * x.shape[2], 2 * x.shape[3]), mode="nearest"
-    )
+    return mint.nn.functional.interpolate(x, size=(2 * x.shape[2], 2 * x.shape[3]), mode="nearest")
 
 
 def embedding(ids, weight):

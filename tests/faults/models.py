@@ -14,7 +14,7 @@ TESTS = {  # what has to notice, the quickest first
     "diffedit_core/kernels/composites": (KERNELS,),
     "diffedit_core/kernels/library": (KERNELS,),
     "diffedit_core/kernels/cpu": (KERNELS,),
-    "diffedit_core/kernels/ascend": (KERNELS,),
+    "diffedit_core/kernels/ascend": ("tests/test_ascend.py",),
     "diffedit_core/trace": (TRACE,),
     "diffedit_core/graphs": ("tests/test_graphs.py",),
     "diffedit_core/params": ("tests/test_params.py",),
