@@ -119,14 +119,9 @@ def run(arguments):
     draws = make_draws(arguments, job)
 
     bars = Bars(arguments.quiet)
+    settings = dict(dtype=arguments.dtype, kernels=kernel_name(arguments), hf32=arguments.hf32)
     with bars.open("loading", 3) as step:
-        loaded = model.Model.load(
-            found,
-            arguments.dtype,
-            kernel_name(arguments),
-            on_component=lambda name: step(name),
-            hf32=arguments.hf32,
-        )
+        loaded = model.Model.load(found, on_component=lambda name: step(name), **settings)
     loaded.on_compile = bars.note
     try:
         edits = edit.edit(

@@ -124,11 +124,12 @@ class Switches:
             warn(f"{call} has no effect: {why}.")
 
     def enable_model_cpu_offload(self, gpu_id=None, device=None):
-        """On a CPU, where nothing can move, say so; elsewhere refused. There is one device,
-        whatever `gpu_id` and `device` name."""
-        if K.device() != "CPU":
-            K.refuse_offload()
-        self._say("enable_model_cpu_offload", "the model is already on the CPU")
+        """Nothing moves, and this says why. There is one device, whatever `gpu_id` and `device`
+        name."""
+        why = "the compiled graphs hold the weights on the device (for less memory: fp16, or tiles)"
+        if K.device() == "CPU":
+            why = "the model is already on the CPU"
+        self._say("enable_model_cpu_offload", why)
 
     def enable_sequential_cpu_offload(self, gpu_id=None, device=None):
         """The same as `enable_model_cpu_offload`."""

@@ -4,6 +4,7 @@ refusal."""
 import io
 import json
 import re
+import warnings
 
 import mindspore as ms
 import numpy as np
@@ -415,12 +416,16 @@ def test_clip_skip(pipe):
     assert not np.array_equal(*edited)
 
 
-def test_offload_is_refused_where_weights_could_move(pipe, monkeypatch):
+def test_offload_moves_nothing_and_says_why(pipe, monkeypatch):
+    """A program that asks for it runs on."""
+    monkeypatch.setattr(pipe, "_said", set(), raising=False)
     monkeypatch.setattr(switches.K, "device", lambda: "Ascend")
-    for method in (pipe.enable_model_cpu_offload, pipe.enable_sequential_cpu_offload):
-        with pytest.raises(InputError, match="stay on the device.*leave the call out"):
-            method()
-    pipe.disable_model_cpu_offload()  # there is nothing to undo
+    with pytest.warns(UserWarning, match="graphs hold the weights.*fp16"):
+        pipe.enable_model_cpu_offload(gpu_id=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe.enable_sequential_cpu_offload()  # said once
+        pipe.disable_model_cpu_offload()
 
 
 # Refusals

@@ -8,6 +8,7 @@ function computes it where.
 | `library.py` | calls of MindSpore's library, which several devices share |
 | `cpu.py`, `ascend.py` | what is faster on such a device |
 | `aclop.py` | Ascend's older operations, to compare with |
+| `chips.py` | what is known of Ascend's chips |
 
 A model passes its `kernels` down to the functions at the end of this file: a name of `LOWERINGS`,
 or a table of one's own. A kernel of one's own, in every edit:
@@ -27,7 +28,7 @@ from its source: it has to stand in a file.
 import mindspore as ms
 
 from ..errors import InputError
-from . import aclop, ascend, composites, cpu, library, reference
+from . import aclop, ascend, chips, composites, cpu, library, reference
 
 REFERENCE = {
     "conv2d": reference.conv2d,
@@ -77,7 +78,12 @@ LOWERINGS = {
         "upsample": cpu.upsample,
     },
     "ascend": ASCEND,
-    "ascend-unfused": {**ASCEND, "attention": ascend.attention_by_parts},
+    "ascend-unfused": {  # aclnn has no such norm on a 310P, no such resize of float32 on either
+        **ASCEND,
+        "attention": ascend.attention_by_parts,
+        "layer_norm": library.layer_norm,
+        "upsample": reference.upsample,
+    },
     "ascend-aclop": {
         **REFERENCE,
         "conv2d": library.conv2d,
@@ -107,8 +113,7 @@ def default_kernels():
     """The lowering for the device that MindSpore uses: "cpu", "ascend", or "ascend-unfused" on a
     chip without the fused attention; "reference" elsewhere (a GPU, say)."""
     if device() == "Ascend":
-        _, fused, _ = ascend.chip(ascend.chip_name())
-        return "ascend" if fused else "ascend-unfused"
+        return "ascend" if chips.has_fused_attention() else "ascend-unfused"
     return {"CPU": "cpu"}.get(device(), "reference")
 
 
@@ -122,29 +127,12 @@ def set_up(dtype, hf32=False):
         InputError: the device has no such dtype, or no HF32, or has chosen otherwise before.
     """
     if device() == "Ascend":
-        name = ascend.chip_name()
-        family, _, bf16 = ascend.chip(name)
-        if dtype == "bf16" and not bf16:
-            raise InputError(f"{name} ({family}) has no bf16: choose fp32 or fp16.")
-        ascend.choose_hf32(hf32)
+        chips.set_up(dtype, hf32)
         return
     if dtype == "bf16" and device() == "CPU":
         raise InputError("MindSpore has no bf16 convolution on a CPU: choose fp32 or fp16.")
     if hf32:
         raise InputError(f"hf32 is for Ascend, MindSpore runs on {device()}: leave it out.")
-
-
-def refuse_offload():
-    """Refuse to move weights between host and device.
-
-    Raises:
-        InputError: always. MindSpore 2.8 documents `Tensor.move_to` and `Tensor._offload` for
-            PyNative mode only, `Parameter._offload` as experimental; graphs hold their weights.
-    """
-    raise InputError(
-        f"On {device()} the weights stay on the device, where the compiled graphs hold them: "
-        "leave the call out; for less memory choose fp16, a smaller picture or enable_vae_tiling."
-    )
 
 
 def score_bytes(kernels, dtype, rows, heads, width, cells):
@@ -204,9 +192,9 @@ def refuse_foreign(name):
             f"The kernels {name!r} need an Ascend device, MindSpore runs on {device()}: choose "
             f"{default_kernels()}."
         )
-    if name in FUSED and device() == "Ascend" and not ascend.chip(ascend.chip_name())[1]:
+    if name in FUSED and device() == "Ascend" and not chips.has_fused_attention():
         raise InputError(
-            f"{ascend.chip_name()} has no fused attention, which the kernels {name!r} use: choose "
+            f"{chips.chip_name()} has no fused attention, which the kernels {name!r} use: choose "
             "ascend-unfused."
         )
 

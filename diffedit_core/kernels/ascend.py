@@ -12,7 +12,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, mint, ops
 
-from ..errors import InputError
 from . import reference
 from .library import after, joined
 
@@ -20,59 +19,6 @@ WIDTH_UNIT = 16  # the fused attention takes heads whose width is a multiple of 
 WIDEST_HEAD = 256  # documented up to 512; wider ones go the other way until one was seen to work
 SCORE_BYTES = 512 << 20  # the other attention holds at most this many bytes of scores at a time
 SCORE_COPIES = 3  # of them at once: the scores, what softmax makes of them, and a mask or a copy
-
-# name of a chip, as the start of what MindSpore reports -> (family, fused attention, bf16)
-CHIPS = {
-    "ascend910b": ("A2", True, True),
-    "ascend910_93": ("A3", True, True),
-    "ascend310p": ("310P", False, False),
-    "ascend910": ("910A", False, False),  # 910A, 910ProA, 910PremiumA; after its longer namesakes
-}
-
-
-def chip(name):
-    """(family, fused attention, bf16) of a chip; one that is not in `CHIPS` has neither."""
-    found = [row for start, row in CHIPS.items() if name.lower().startswith(start)]
-    return found[0] if found else ("unknown", False, False)
-
-
-def chip_name():
-    """What MindSpore calls the chip that it uses, "Ascend910B4" for instance."""
-    return ms.hal.get_device_name(ms.get_context("device_id"), "Ascend")
-
-
-_hf32 = []  # the one choice that this process made
-
-
-def choose_hf32(allowed):
-    """Whether float32 products may be computed in HF32, whose mantissa has 11 bits: by default CANN
-    does so in convolutions, and this project does not.
-
-    Has to come before the first operation, as CANN reads it once.
-
-    Raises:
-        InputError: the process has chosen the other before.
-    """
-    if _hf32 and _hf32[0] != allowed:
-        chosen = "with" if _hf32[0] else "without"
-        raise InputError(
-            f"This process runs {chosen} HF32, which can be chosen once: start another process."
-        )
-    if not _hf32:
-        precision = ms.device_context.ascend.op_precision
-        try:
-            precision.conv_allow_hf32(allowed)
-            precision.matmul_allow_hf32(allowed)
-        except RuntimeError as error:
-            raise InputError(
-                "HF32 was chosen before the model was loaded, and can be chosen once: leave "
-                "conv_allow_hf32 and matmul_allow_hf32 to Model.load(hf32=...)."
-            ) from error
-        _hf32.append(allowed)
-
-
-# --- lowerings ------------------------------------------------------------------------------------
-
 
 def conv2d(x, weight, bias, stride, padding):
     """The library's convolution with its bias; a padding that is not the same on both sides comes
@@ -131,7 +77,7 @@ def attention_by_parts(query, key, value, heads, causal, score_bytes=SCORE_BYTES
     q = heads_first(query, heads) * (1 / math.sqrt(width))
     k, v = heads_first(key, heads), heads_first(value, heads)
     ahead = reference.causal_mask(length) if causal else None
-    rows = max(1, score_bytes // (4 * batch * heads * tokens))
+    rows = queries_at_once(score_bytes // (4 * batch * heads * tokens))
     pieces = ()
     for start in range(0, length, rows):
         part = after(q[:, start : start + rows], pieces)
@@ -141,6 +87,11 @@ def attention_by_parts(query, key, value, heads, causal, score_bytes=SCORE_BYTES
         pieces = pieces + (ops.BatchMatMul()(ops.softmax(scores, -1), v),)
     y = joined(pieces, 1).reshape(batch, heads, length, width)
     return y.swapaxes(1, 2).reshape(batch, length, channels).astype(query.dtype)
+
+
+def queries_at_once(most):
+    """At least one; more of them as a multiple of `WIDTH_UNIT`, in which the device computes."""
+    return max(1, most if most < WIDTH_UNIT else most - most % WIDTH_UNIT)
 
 
 def heads_first(x, heads):
