@@ -20,8 +20,9 @@ VAE_LAYERS = 10  # the same of the VAE's
 
 BASE_BYTES = 450 << 20  # MindSpore itself
 
-# kernels -> latent cells that the UNet takes at a time: more gain no speed there, but cost memory
-CELLS_AT_ONCE = {"cpu": 4096}
+# kernels -> latent cells that the UNet takes at a time. On a CPU more gain no speed, but cost memory.
+# On Ascend, unmeasured, the number bounds memory, and the parts of attention that a graph unrolls.
+CELLS_AT_ONCE = {"cpu": 4096, **dict.fromkeys(K.UNTRIED, 32768)}
 
 
 class Model:

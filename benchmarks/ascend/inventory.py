@@ -3,103 +3,125 @@
     python -m benchmarks.ascend.inventory [--kernels ascend] [--out FILE.json]
 
 MindSpore's front end compiles each for export (MINDIR), which infers shapes and dtypes of
-primitives that only an Ascend can run. Run it in a process of its own: it sets how MindSpore parses
-functions and how protocol buffers are read.
+primitives that only an Ascend can run. It needs a process of its own, as it sets how MindSpore
+parses functions and how protocol buffers are read: other programs call `show`.
 """
 
 import argparse
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
-os.environ["MS_DEV_JIT_SYNTAX_LEVEL"] = "2"  # export is strict otherwise
-os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"  # the wheel's reader is older
-os.environ.setdefault("GLOG_v", "4")
+if __name__ == "__main__":
+    os.environ["MS_DEV_JIT_SYNTAX_LEVEL"] = "2"  # export is strict otherwise
+    os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"  # the wheel's reader is older
+    os.environ.setdefault("GLOG_v", "4")
 
 import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
 
-from diffedit_core import clip, folder, kernels as K, params as P, unet, vae  # noqa: E402
+from diffedit_core import clip, kernels as K, params as P, unet, vae  # noqa: E402
+from diffedit_core.config import TextConfig, UNetConfig, VAEConfig  # noqa: E402
 from diffedit_core.graphs import Graph  # noqa: E402
 
-MICRO = Path(__file__).parents[2] / "tests" / "fixtures" / "pipeline" / "model"
-X, W, B, T = (2, 64, 8, 8), (64, 64, 3, 3), (64,), (2, 9, 80)
-CASES = {  # case -> (operation, shapes of the tensors, then the other arguments)
-    "conv2d": ("conv2d", (X, W, B), (1, (1, 1, 1, 1))),
-    "conv2d padded below": ("conv2d", (X, W, B), (2, (0, 1, 0, 1))),
-    "linear": ("linear", (T, (64, 80), B), ()),
-    "linear_from_picture": ("linear_from_picture", (X, (64, 64, 1, 1), B), ()),
-    "linear_to_picture": ("linear_to_picture", ((2, 64, 64), (64, 64), B), (8, 8)),
-    "geglu": ("geglu", (T, (640, 80), (640,), (80, 320), (80,)), ()),
-    "attention": ("attention", (T, T, T), (5, False)),
-    "attention of 40 channels": ("attention", (T, T, T), (2, False)),
-    "attention, causal": ("attention", (T, T, T), (5, True)),
-    "attention of 512 channels": ("attention", ((1, 9, 512),) * 3, (1, False)),
-    "group_norm": ("group_norm", (X, B, B), (32, 1e-5)),
-    "layer_norm": ("layer_norm", (T, (80,), (80,)), (1e-5,)),
-    "gelu": ("gelu", (T,), ()),
-    "quick_gelu": ("quick_gelu", (T,), ()),
-    "silu": ("silu", (X,), ()),
-    "upsample": ("upsample", (X,), ()),
-    "embedding": ("embedding", ((2, 9), (7, 64)), ()),
-}
+from . import registry  # noqa: E402
 
+ROOT = Path(__file__).parents[2]
+PICTURE, TOKENS, CHANNELS = (2, 64, 8, 8), (2, 9, 80), (64,)
+CASES = (  # operation, shapes of the tensors, then the other arguments
+    ("conv2d", (PICTURE, (64, 64, 3, 3), CHANNELS), (1, (1, 1, 1, 1))),
+    ("conv2d", (PICTURE, (64, 64, 3, 3), CHANNELS), (2, (0, 1, 0, 1))),
+    ("linear", (TOKENS, (64, 80), CHANNELS), ()),
+    ("linear_from_picture", (PICTURE, (64, 64, 1, 1), CHANNELS), ()),
+    ("linear_to_picture", ((2, 64, 64), (64, 64), CHANNELS), (8, 8)),
+    ("geglu", (TOKENS, (640, 80), (640,), (80, 320), (80,)), ()),
+    ("attention", (TOKENS, TOKENS, TOKENS), (5, False)),
+    ("attention", (TOKENS, TOKENS, TOKENS), (2, False)),  # heads of 40 channels
+    ("attention", (TOKENS, TOKENS, TOKENS), (5, True)),
+    ("attention", ((1, 9, 512),) * 3, (1, False)),
+    ("group_norm", (PICTURE, CHANNELS, CHANNELS), (32, 1e-5)),
+    ("layer_norm", (TOKENS, (80,), (80,)), (1e-5,)),
+    ("gelu", (TOKENS,), ()),
+    ("quick_gelu", (TOKENS,), ()),
+    ("silu", (PICTURE,), ()),
+    ("upsample", (PICTURE,), ()),
+    ("embedding", ((2, 9), (7, 64)), ()),
+)
 
-def run_one(params, a, others, kernels, name):
-    return K.call(kernels, name, a, *others)
-
-
-def run_two(params, a, b, others, kernels, name):
-    return K.call(kernels, name, a, b, *others)
-
-
-def run_three(params, a, b, c, others, kernels, name):
-    return K.call(kernels, name, a, b, c, *others)
-
-
-def run_five(params, a, b, c, d, e, others, kernels, name):
-    return K.call(kernels, name, a, b, c, d, e, *others)
-
-
-RUN = {1: run_one, 2: run_two, 3: run_three, 5: run_five}  # graph mode knows the number of inputs
+# Every kind of block once; heads of 40 and 80 channels, as SD 1.x has them.
+UNET = UNetConfig(
+    block_out_channels=(80, 160),
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    layers_per_block=1,
+    attention_head_dim=2,
+    cross_attention_dim=64,
+    norm_num_groups=16,
+)
+AUTOENCODER = VAEConfig(block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=16)
+TEXT = TextConfig(
+    vocab_size=99, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2
+)
 
 
 def zeros(shape, dtype):
-    return ms.Tensor(np.zeros(shape, np.float32)).astype(P.DTYPES[dtype])
+    """A tensor of zeros; "int32" or a name of `params.DTYPES`."""
+    kind = ms.int32 if dtype == "int32" else P.DTYPES[dtype]
+    return ms.Tensor(np.zeros(shape, np.int32 if dtype == "int32" else np.float32)).astype(kind)
 
 
-def of_operation(case, dtype, kernels="ascend"):
-    """Counter of the primitives of one case."""
-    name, shapes, others = CASES[case]
-    tensors = [zeros(shape, dtype) for shape in shapes]
-    if name == "embedding":
-        tensors[0] = ms.Tensor(np.zeros(shapes[0], np.int32))
-    return primitives(Graph(RUN[len(tensors)], {}, others, kernels, name), *tensors)
+def leaves(dtype):
+    """The tensors of `CASES` as a tree of parameters."""
+    tree = {}
+    for i, (name, shapes, _) in enumerate(CASES):
+        kinds = ["int32" if name == "embedding" and j == 0 else dtype for j in range(len(shapes))]
+        tree[f"case{i}"] = {
+            f"a{j}": ms.Parameter(zeros(shape, kind), name=f"case{i}.a{j}")
+            for j, (shape, kind) in enumerate(zip(shapes, kinds))
+        }
+    return tree
 
 
-def of_models(dtype, kernels="ascend"):
-    """{graph: Counter} of a tiny model's four graphs."""
-    configs = folder.read_configs(MICRO)
+def every_lowering(params, names, counts, settings, kernels):
+    """All cases in one graph."""
+    results = ()
+    for i in range(len(names)):
+        arrays = ()
+        for j in range(counts[i]):
+            arrays = arrays + (params["case" + str(i)]["a" + str(j)],)
+        results = results + (K.call(kernels, names[i], *arrays, *settings[i]),)
+    return results
+
+
+def of_lowerings(dtype, kernels):
+    """Counter of the primitives of all cases."""
+    names, shapes, settings = zip(*CASES)
+    counts = tuple(map(len, shapes))
+    return primitives(Graph(every_lowering, leaves(dtype), names, counts, settings, kernels))
+
+
+def of_models(dtype, kernels):
+    """{graph: Counter} of the four graphs of a tiny model."""
     rng = np.random.default_rng(0)
-    trees = {
-        name: P.to_parameters(P.init(configs.specs(name), rng), dtype) for name in folder.COMPONENTS
-    }
-    latents = zeros((2, configs.unet.in_channels, 8, 8), dtype)
-    states = zeros((2, 77, configs.unet.cross_attention_dim), dtype)
-    picture = zeros((1, 3, 8 * configs.vae.factor, 8 * configs.vae.factor), dtype)
+    latents, picture = zeros((2, 4, 8, 8), dtype), zeros((1, 3, 16, 16), dtype)
+    states = zeros((2, 77, UNET.cross_attention_dim), dtype)
     runs = {
-        "text_encoder": (clip.apply, "text_encoder", configs.text, ms.Tensor(np.zeros((1, 77), np.int32))),
-        "unet": (unet.apply, "unet", configs.unet, latents, ms.Tensor(np.array([481], np.int32)), states),
-        "vae_encoder": (vae.encode, "vae", configs.vae, picture),
-        "vae_decoder": (vae.decode, "vae", configs.vae, latents[:1]),
-    }  # fmt: skip
+        "text encoder": (clip.apply, clip.specs, TEXT, (zeros((1, 77), "int32"),)),
+        "UNet": (unet.apply, unet.specs, UNET, (latents, ms.Tensor([481]), states)),
+        "VAE's encoder": (vae.encode, vae.specs, AUTOENCODER, (picture,)),
+        "VAE's decoder": (vae.decode, vae.specs, AUTOENCODER, (latents[:1],)),
+    }
     return {
-        name: primitives(Graph(function, trees[tree], config, kernels), *inputs)
-        for name, (function, tree, config, *inputs) in runs.items()
+        name: primitives(
+            Graph(function, P.to_parameters(P.init(specs(config), rng), dtype), config, kernels),
+            *inputs,
+        )
+        for name, (function, specs, config, inputs) in runs.items()
     }
 
 
@@ -130,30 +152,37 @@ def reader():
 
 
 def inventory(kernels="ascend", dtypes=("fp32", "fp16", "bf16"), models=("bf16",)):
-    """{"case, dtype": {primitive: how often}} of every lowering, and of whole tiny models."""
-    found = {
-        f"{case}, {dtype}": of_operation(case, dtype, kernels) for case in CASES for dtype in dtypes
-    }
+    """{place: {primitive: how often}} of every lowering in each dtype, and of whole tiny models."""
+    found = {f"lowerings, {dtype}": of_lowerings(dtype, kernels) for dtype in dtypes}
     for dtype in models:
         found |= {f"{name}, {dtype}": c for name, c in of_models(dtype, kernels).items()}
     return found
 
 
-def lines(found, registered):
-    """The inventory as text: each primitive, where it is, and whether it has an aclnn kernel."""
-    places = {}
-    for place, counts in found.items():
-        for name in counts:
-            places.setdefault(name, []).append(place)
-    for name in sorted(places):
-        kernel = "aclnn" if name in registered else "-"
-        yield f"{name:<24} {kernel:<6} {places[name][0]} and {len(places[name]) - 1} more"
+def lines(found):
+    """The inventory as text: each primitive, what computes it, how often it is where."""
+    names = registry.registered() or registry.snapshot()
+    for name in sorted({name for counts in found.values() for name in counts}):
+        kernel = "aclnn" if name in names else registry.EXCUSED.get(name, "NOTHING KNOWN")
+        places = "; ".join(f"{place} {c[name]}" for place, c in found.items() if name in c)
+        yield f"{name:<20} {kernel}\n{'':<20} {places}"
+
+
+def run(*arguments):
+    """This file in a process of its own: a `CompletedProcess` with text."""
+    command = [sys.executable, "-m", "benchmarks.ascend.inventory", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def show(kernels="ascend"):
+    """Print the inventory of a table of kernels; returns the exit code."""
+    done = run("--kernels", kernels)
+    print(done.stdout if done.returncode == 0 else done.stderr, end="")
+    return done.returncode
 
 
 def main():
     """Print the inventory, or write it."""
-    from . import registry
-
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kernels", default="ascend", choices=tuple(K.LOWERINGS))
     parser.add_argument("--out", type=Path)
@@ -161,7 +190,7 @@ def main():
     found = inventory(arguments.kernels)
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    print("\n".join(lines(found, registry.registered() or registry.snapshot())))
+    print("\n".join(lines(found)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m benchmarks.ascend.registry        # what the installed wheel gained and lost
 
 Every wheel for x86-64 holds the Ascend plugin. Its classes are called Aclnn<Name>KernelMod or
-<Name>Ascend; their names stand in the binary.
+<Name>Ascend; their names stand in the binary. Views are <Name>View in another library.
 """
 
 import re
@@ -12,7 +12,9 @@ from pathlib import Path
 
 import mindspore as ms
 
-PLUGIN = Path(ms.__file__).parent / "lib" / "plugin" / "libmindspore_ops_ascend.so"
+LIBRARIES = Path(ms.__file__).parent / "lib"
+PLUGIN = LIBRARIES / "plugin" / "libmindspore_ops_ascend.so"
+HOST = LIBRARIES / "libmindspore_ops_host.so"
 SNAPSHOT = Path(__file__).parent / "aclnn_2.8.txt"
 PATTERNS = (
     rb"\d+Aclnn([A-Z][A-Za-z0-9]+?)KernelMod",
@@ -20,19 +22,21 @@ PATTERNS = (
 )
 
 # primitives that need no aclnn kernel, and why
-EXCUSED = {
+NO_KERNEL = {
     "Constant": "no kernel: a value in the graph",
-    "Return": "the end of a graph",
+    "Return": "no kernel: the end of a graph",
     "MakeTuple": "no kernel: a tuple of results",
     "TupleGetItem": "no kernel: one of the results",
     "Depend": "no kernel: an order",
     "UpdateState": "no kernel: an order",
     "Load": "no kernel: reads a weight",
-    "Reshape": "a view: MindSpore has a kernel of its own for it",
-    "StridedSlice": "the view StridedSlice is a kernel of CANN's older library (aclop)",
-    "ExpandDims": "a view",
-    "Shape": "computed on the host",
-    "GetNext": "no kernel: input",
+}
+VIEWS = ("Reshape", "StridedSlice", "ExpandDims", "BroadcastTo")
+ACLOP = ("Conv2D", "BiasAdd", "LayerNorm", "ResizeNearestNeighborV2", "Gather")
+EXCUSED = {
+    **NO_KERNEL,
+    **{name: "a view: MindSpore makes it on the host" for name in VIEWS},
+    **{name: "aclop: an older kernel, compiled for each shape" for name in ACLOP},
 }
 
 
@@ -42,6 +46,14 @@ def registered(plugin=PLUGIN):
         return None
     data = Path(plugin).read_bytes()
     return {name.decode() for pattern in PATTERNS for name in re.findall(pattern, data)}
+
+
+def views(library=HOST):
+    """The names of all primitives that MindSpore makes a view of; None without the library."""
+    if not Path(library).exists():
+        return None
+    found = re.findall(rb"N9mindspore6kernel\d+([A-Z][A-Za-z0-9]*?)ViewE", library.read_bytes())
+    return {name.decode() for name in found}
 
 
 def snapshot():
@@ -55,8 +67,8 @@ def changes(names):
 
 
 def without_kernel(primitives, names):
-    """Those primitives that have neither an aclnn kernel nor an excuse, sorted."""
-    return sorted(set(primitives) - names - set(EXCUSED))
+    """Those primitives that have no aclnn kernel and need one, sorted."""
+    return sorted(set(primitives) - names - set(NO_KERNEL) - set(VIEWS))
 
 
 def main():

@@ -20,6 +20,7 @@ WIDEST_HEAD = 256  # documented up to 512; wider ones go the other way until one
 SCORE_BYTES = 512 << 20  # the other attention holds at most this many bytes of scores at a time
 SCORE_COPIES = 3  # of them at once: the scores, what softmax makes of them, and a mask or a copy
 
+
 def conv2d(x, weight, bias, stride, padding):
     """The library's convolution with its bias; a padding that is not the same on both sides comes
     before it."""
