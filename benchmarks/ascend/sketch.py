@@ -75,7 +75,7 @@ def _pair(value):
     return value if isinstance(value, tuple) else (value, value)
 
 
-def _convolved(input, weight, bias, stride=1, padding=0):
+def _convolved(input, weight, bias=None, stride=1, padding=0):
     if input.shape[1] != weight.shape[1]:
         raise ValueError(f"{input.shape} does not meet {weight.shape}")
     sides = zip(input.shape[2:], weight.shape[2:], _pair(stride), _pair(padding))
