@@ -20,8 +20,8 @@ VAE_LAYERS = 10  # the same of the VAE's
 
 BASE_BYTES = 450 << 20  # MindSpore itself
 
-# kernels -> latent cells that the UNet takes at a time. On a CPU more gain no speed, but cost memory.
-# On Ascend, unmeasured, the number bounds memory, and the parts of attention that a graph unrolls.
+# kernels -> latent cells that the UNet takes at a time. On a CPU more gain no speed, but cost
+# memory. On Ascend, unmeasured, they bound memory and the parts of attention that a graph unrolls.
 CELLS_AT_ONCE = {"cpu": 4096, **dict.fromkeys(K.UNTRIED, 32768)}
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.ascend.constraints     # every call of SD 1.5, 2.1-base and 2.1, checked
 
 Each row of `RULES` has its source. aclnn pages are those of CANN 8.0 to 8.5, by the name of the
-function (hiascend.com, "aolapi"); op_proto is CANN's REG_OP of that name; MindSpore is the docstring
-in the wheel of 2.8.
+function (hiascend.com, "aolapi"); op_proto is CANN's REG_OP of that name; MindSpore is the
+docstring in the wheel of 2.8.
 """
 
 import sys

@@ -3,8 +3,8 @@
 | function | what it gives |
 |---|---|
 | `rounded(x, dtype)` | the nearest numbers of a dtype, HF32 among them |
-| `computed(name, arrays, settings, dtype)` | an operation as a device computes it; exact for None |
-| `tolerance(name, dtype, hf32, terms)` | the largest error to allow, relative to the largest value |
+| `computed(name, arrays, settings, dtype)` | an operation on a device; exact for None |
+| `tolerance(name, dtype, hf32, terms)` | the largest error to allow |
 | `tolerance_of(call, hf32)` | the same of a `trace.Call` |
 
 The matrix unit multiplies numbers of the dtype (HF32 where that is allowed for float32) and adds in
