@@ -260,6 +260,14 @@ def test_rounding_is_numpy_s(x, dtype):
         assert rounding.rounded(x, dtype) == np.float64(x).astype(DTYPES[dtype])
 
 
+@pytest.mark.parametrize("dtype", rounding.FORMATS)
+def test_rounding_is_to_even_halfway(dtype):
+    """Where the two nearest numbers are equally near, the last bit is 0."""
+    unit = 2.0 ** -rounding.FORMATS[dtype][0]
+    found = rounding.rounded([1 + (k + 0.5) * unit for k in range(6)], dtype)
+    assert np.array_equal((found - 1) / unit, [0, 2, 2, 4, 4, 6])
+
+
 @given(st.floats(-(2.0**126), 2.0**126, width=32))
 def test_rounding_to_bf16_is_mindspore_s(x):
     tensor = ms.Tensor(np.array([x], np.float32)).astype(ms.bfloat16)
