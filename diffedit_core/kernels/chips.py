@@ -59,8 +59,8 @@ def set_up(dtype, hf32):
         raise InputError(f"{name} has {what}: choose fp32 or fp16.")
     if dtype == "fp32" and found is not None and not found.fp32:
         warnings.warn(
-            f"{name} multiplies matrices in fp16 only, whatever the dtype: fp32 is no more exact "
-            "there.",
+            f"The matrix unit of {name} knows fp16 only: it rounds products of fp32 to that, or "
+            "refuses them.",
             stacklevel=3,
         )
     choose_hf32(hf32)
