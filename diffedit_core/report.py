@@ -28,7 +28,7 @@ def write(arguments, job, edits, results, costs, bars):
         bars: `progress.Bars`, for the seconds.
     """
     text = edit_page(arguments, job, edits, results, costs, bars)
-    images.save_atomically(arguments.report, text.encode())
+    images.save_atomically(arguments.report, text.encode(errors="replace"))
 
 
 def edit_page(arguments, job, edits, results, costs, bars):
@@ -106,7 +106,7 @@ def target_section(arguments, job, target, edit, result):
         shown = pages.embedded(images.heat_map(noise_map), None, lossless=True)
         heat = pages.filled("heat.html", heat=shown, largest=f"{noise_map.max():.3g}", **shared)
     if edit.unchanged:
-        note = pages.Html("<p>The mask of this run is empty: nothing was edited.</p>")
+        note = pages.Html("<p>The mask of this run is empty: the picture stays as it is.</p>")
     return pages.filled(
         "target.html", heading=pages.said(target), note=note, compare=compare, heat=heat, **shared
     )

@@ -190,7 +190,8 @@ async function copy() {
 
 function startPanel() {
   for (const name of Object.keys(data.run)) {
-    const [range, number] = row(name).querySelectorAll("input");
+    const range = row(name).querySelector('input[type="range"]');
+    const number = document.getElementById(name);
     const choose = () => {
       if (name.startsWith("mask_clamp_")) form.clamp.value = name.replace("mask_clamp_", "");
       show();
