@@ -83,7 +83,7 @@ def embedded(picture, most=SCREEN, lossless=False):
         size = [max(1, round(side * scale)) for side in shown.size]
         shown = shown.resize(size, Image.Resampling.LANCZOS)
     buffer, kind = BytesIO(), "png" if lossless or max(shown.size) <= LOSSLESS else "jpeg"
-    more = {"optimize": True} if kind == "png" else {"quality": 90, "subsampling": 0}
+    more = {"optimize": True} if kind == "png" else {"quality": 90}
     shown.save(buffer, kind, **more)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
