@@ -10,9 +10,11 @@ import platform
 import re
 import shlex
 import socket
+import sys
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -21,12 +23,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffedit_core import cli, images, model as M, pages, report, results
+from diffedit_core import cli, images, model as M, pages, progress, report, results
 from diffedit_core.arguments import bare, parser, words
 from diffedit_core.options import DECLARED, RECIPES
 from diffedit_core.parts import mask_of
+from diffedit_core.pipeline import EditOutput
 from diffedit_core.plan import plan
-from diffedit_core.progress import Bars
+from diffedit_core.progress import Bars, hidden
 from diffedit_core.prompts import Prompts
 
 from . import browser
@@ -431,7 +434,7 @@ def test_the_slider_shows_the_area_of_the_mask(opened):
     maps = [random_map(12, 16, 1), random_map(12, 16, 2)]
     text, options = page("--mask-threshold", "0.333", targets=["a", "b"], maps=maps)
     shown = opened(text)
-    for threshold in (None, 0.1, 0.25, 0.4, 0.62, 0.99):
+    for threshold in (None, 0.1, 0.25, 0.99, 0.62, 0.4):
         if threshold is not None:
             slide(shown, "mask_threshold", threshold)
         changed = options.replace(mask_threshold=threshold)
@@ -443,15 +446,15 @@ def test_the_slider_shows_the_area_of_the_mask(opened):
         assert [float(area.split()[0]) for area in areas] == [
             pytest.approx(100 * mask.mean(), abs=0.05001) for mask in wanted
         ]
-        drawn = shown.run("""targets.map(({canvas, width, height}) => {
-            const all = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-            const size = canvas.width / width;
-            const middle = (i) => Math.floor((i + 0.5) * size);
-            return Array.from({length: width * height}, (_, i) => all.data[
-                4 * (middle(Math.floor(i / width)) * canvas.width + middle(i % width)) + 3]);
-            })""")
-        for alpha, mask in zip(drawn, wanted):
-            assert np.array_equal(np.array(alpha) == 0, mask.reshape(-1) == 1)
+    drawn = shown.run("""targets.map(({canvas, width, height}) => {
+        const all = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        const size = canvas.width / width;
+        const middle = (i) => Math.floor((i + 0.5) * size);
+        return Array.from({length: width * height}, (_, i) => all.data[
+            4 * (middle(Math.floor(i / width)) * canvas.width + middle(i % width)) + 3]);
+        })""")
+    for alpha, mask in zip(drawn, wanted):
+        assert np.array_equal(np.array(alpha) == 0, mask.reshape(-1) == 1)
 
 
 @pytest.mark.parametrize("recipe", ("paper", "smooth"))
@@ -544,3 +547,72 @@ def test_a_soft_mask_is_shown_as_given(opened):
     assert shown.run("Array.from(targets[0].mask)") == soft.reshape(-1).tolist()
     assert shown.run("document.querySelector('.area').textContent") == "50.0 % of 192 cells"
     assert shown.run("document.querySelectorAll('form').length") == 0
+
+
+# --- in a notebook --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", (1, 6))
+def test_an_edit_shows_itself_in_a_notebook(batch):
+    """Source, mask over it and result of four rows at most, and the options, in a small piece."""
+    size = (batch, 3, 512, 640)
+    source = np.random.default_rng(0).uniform(-1, 1, size).astype(np.float32)
+    mask = np.zeros((batch, 64, 80), np.float32)
+    mask[:, 10:20, 30:50] = 1
+    options = RECIPES["smooth"].replace(num_maps=3)
+    edit = results.Edit(None, mask, None, None, None, None, source[::-1], False, source, options)
+    text = edit._repr_html_()
+    found = Parsed(text)
+    shown = [picture_in(v) for v in found.attributes if v.startswith("data:image")]
+    assert len(shown) == 3 * min(batch, 4) and {max(s.size) for s in shown} == {256}
+    assert len(text) < 300e3 * min(batch, 4) / 2 and not {"script", "style"} & set(found.elements)
+    assert f"mask, {mask[0].mean():.1%}" in found.text and "num_maps 3" in found.text
+    assert "mask_smoothing 0.7" in found.text and "guidance_scale" not in found.text
+    assert ("and 2 more" in found.text) == (batch == 6)
+
+
+def test_the_edits_of_a_run_hold_what_they_show():
+    """With and without a result."""
+    from .closed_forms import SHORT, edited
+    from .closed_forms import picture as random_picture
+
+    options = RECIPES["paper"].replace(**SHORT)
+    for only_mask in (False, True):
+        edit = edited(options, only_mask=only_mask)[1][0]
+        assert edit.options is options and np.array_equal(edit.source, random_picture())
+        assert Parsed(edit._repr_html_()).text.count("mask, ") == 1
+
+
+def test_the_output_of_the_pipeline_shows_its_pictures():
+    output = EditOutput([picture(40, 30), picture(30, 40)], None)
+    assert len([v for v in Parsed(output._repr_html_()).attributes if "base64" in v]) == 2
+    assert EditOutput(np.zeros((1, 8, 8, 3)), None)._repr_html_() is None
+    assert output == (output.images, None) and output._fields[0] == "images"
+
+
+@pytest.mark.parametrize("kernel", (None, object()))
+def test_bars_show_in_a_notebook_and_not_in_a_pipe(monkeypatch, kernel):
+    """A notebook's IPython has a kernel, that of a terminal has none."""
+    shell = SimpleNamespace(kernel=kernel)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert hidden() is (None if kernel is None else False)
+    assert Bars().disable is hidden() and Bars(quiet=True).disable is True
+    monkeypatch.delitem(sys.modules, "IPython")
+    assert hidden() is None
+
+
+def test_bars_know_the_seconds_of_each_phase(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    bars = Bars(quiet=True)
+
+    def items(seconds):
+        for _ in range(3):
+            bars.note("compiling unet")
+            now[0] += seconds
+            bars.note("")
+            yield None
+
+    for phase, seconds in (("mask", 1), ("decoding", 2), ("decoding", 4)):
+        assert list(bars.watch(phase, 3, items(seconds))) == [None] * 3
+    assert bars.spent == {"mask": [3], "decoding": [6, 12]} and bars.compiling == 21
