@@ -15,7 +15,7 @@ from PIL import Image
 
 PLACE = Path(__file__).parent / "assets" / "pages"
 SCREEN = 1600  # px; no more of a picture is embedded unless all of it is asked for
-LOSSLESS = 300  # px; smaller pictures are embedded as PNG
+LOSSLESS = 300  # px; up to this, pictures are embedded as PNG
 
 
 class Html(str):
@@ -72,17 +72,21 @@ def table(heads, rows):
     )
 
 
-def embedded(picture, most=SCREEN, lossless=False):
-    """A PIL image as an address that holds it all: as JPEG, a small one or a `lossless` one as PNG.
+def embedded(picture, most=SCREEN, lossless=None):
+    """A PIL image as an address that holds all of it.
 
-    Args: most: px, what is longer is made smaller; None leaves it as it is.
+    Args:
+        most: px, what is longer is made smaller; None leaves it as it is.
+        lossless: as PNG, not as JPEG; None chooses PNG for small pictures.
     """
     shown = picture.convert("RGB")
     if most is not None and max(shown.size) > most:
         scale = most / max(shown.size)
         size = [max(1, round(side * scale)) for side in shown.size]
         shown = shown.resize(size, Image.Resampling.LANCZOS)
-    buffer, kind = BytesIO(), "png" if lossless or max(shown.size) <= LOSSLESS else "jpeg"
+    if lossless is None:
+        lossless = max(shown.size) <= LOSSLESS
+    buffer, kind = BytesIO(), "png" if lossless else "jpeg"
     more = {"optimize": True} if kind == "png" else {"quality": 90}
     shown.save(buffer, kind, **more)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

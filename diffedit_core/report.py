@@ -61,8 +61,9 @@ def edit_page(arguments, job, edits, results, costs, bars):
 
 def embedded(arguments, picture):
     """A picture at screen size, or with --report-full all of it."""
-    full = arguments.report_full
-    return pages.embedded(picture, None if full else pages.SCREEN, lossless=full)
+    if arguments.report_full:
+        return pages.embedded(picture, None, lossless=True)
+    return pages.embedded(picture)
 
 
 def sentences(prompts):

@@ -55,7 +55,7 @@ def gallery(pictures, names=(), said=""):
     Args: pictures: PIL images; names: one for each, or none; said: a line below them.
     """
     cells = [
-        pages.filled("thumbnail.html", name=name, picture=pages.embedded(picture, THUMBNAIL))
+        pages.filled("thumbnail.html", name=name, picture=pages.embedded(picture, THUMBNAIL, False))
         for name, picture in itertools.zip_longest(names, pictures, fillvalue="")
     ]
     return pages.filled("notebook.html", pictures=pages.joined(cells), said=said)

@@ -20,6 +20,10 @@ TESTS = {  # what has to notice, the quickest first
     "diffedit_core/writing": ("tests/test_colour.py", "tests/test_web.py", "tests/test_images.py"),
     "diffedit_core/web": ("tests/test_web.py",),
     "diffedit_core/fonts": ("tests/test_images.py",),
+    "diffedit_core/pages": ("tests/test_report.py",),
+    "diffedit_core/report": ("tests/test_report.py",),
+    "diffedit_core/arguments": ("tests/test_report.py", "tests/test_cli.py"),
+    "diffedit_core/progress": ("tests/test_report.py",),
 }
 
 FAULTS = (
@@ -208,5 +212,55 @@ FAULTS = (
         "diffedit_core/fonts",
         "if len(lacks) < len(missing):",
         "if len(lacks) > len(missing):",
+    ),
+    # --- pages
+    Fault(
+        "text is taken for HTML",
+        "diffedit_core/pages",
+        "return value if isinstance(value, Html) else Html(html.escape(str(value)))",
+        "return Html(value)",
+        "no_sentence",
+    ),
+    Fault(
+        "a sentence ends the data of a page",
+        "diffedit_core/pages",
+        'json.dumps(data, allow_nan=False).replace("<", "\\\\u003c")',
+        "json.dumps(data, allow_nan=False)",
+        "no_sentence",
+    ),
+    Fault(
+        "the map is embedded in half precision",
+        "diffedit_core/pages",
+        'array.astype("<f4")',
+        'array.astype("<f2").astype("<f4")',
+        "to_the_bit",
+    ),
+    Fault(
+        "the command of a page has the folders of its files",
+        "diffedit_core/arguments",
+        'name = Path(urlsplit(text).path if "://" in text else text).name or "picture"',
+        "name = text",
+        "names_the_machine",
+    ),
+    Fault(
+        "a page keeps the threshold of the run in its command",
+        "diffedit_core/report",
+        "words(arguments, leave_out=SLIDERS)",
+        "words(arguments)",
+        "to_the_bit",
+    ),
+    Fault(
+        "decodings are counted once for all targets",
+        "diffedit_core/report",
+        "len(times) * planned[phase]",
+        "planned[phase]",
+        "to_the_bit",
+    ),
+    Fault(
+        "no bars in a notebook",
+        "diffedit_core/progress",
+        'return None if getattr(shell, "kernel", None) is None else False',
+        "return None",
+        "bars_show",
     ),
 )
