@@ -8,10 +8,10 @@ import numpy as np
 
 from . import background, images, pages
 
-SHOWN, THUMBNAIL = 4, 256  # in a notebook: pictures of a batch, and px of their longer side
+SHOWN, THUMBNAIL = 2, 224  # in a notebook: pictures of a batch, and px of their longer side
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Edit:
     """Every array of the edit for one target, as numpy. The last five but `image` are None where
     nothing was edited."""
@@ -28,6 +28,9 @@ class Edit:
     unchanged: bool  # every mask is empty, so the input is returned
     source: np.ndarray = None  # [B,3,H,W] float32, the input
     options: object = dataclasses.field(default=None, compare=False)  # `options.Options`
+
+    def __repr__(self):
+        return f"Edit(image {list(self.image.shape)}, mask {self.mask.mean():.1%})"
 
     def _repr_html_(self):
         """What a notebook shows: source, mask over the source, and result of the first pictures,

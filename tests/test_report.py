@@ -70,8 +70,8 @@ def page(*more, targets=("pears",), source="apples", maps=None, mask=None, shown
     Args: maps: one [1,h,w] for each target; mask: [1,h,w] that was given instead; shown: picture.
     """
     shown = shown or picture()
-    named = [word for target in targets for word in ("--target", target)]
-    line = ["edit", "in/a.png", "--source", source, *named, "--report", "out/p.html", *more]
+    named = [f"--target={target}" for target in targets]
+    line = ["edit", "in/a.png", f"--source={source}", *named, "--report", "out/p.html", *more]
     arguments = parser().parse_args(line)
     changes = {name: getattr(arguments, name, None) for name in DECLARED}
     options = RECIPES[arguments.recipe].replace(**changes)
@@ -554,7 +554,7 @@ def test_a_soft_mask_is_shown_as_given(opened):
 
 @pytest.mark.parametrize("batch, size", ((1, (640, 512)), (6, (640, 512)), (6, (256, 256))))
 def test_an_edit_shows_itself_in_a_notebook(batch, size):
-    """Source, mask over it and result of four rows at most, and the options, below 300 kB."""
+    """Source, mask over it and result of two rows at most, and the options, below 300 kB."""
     source = images.to_array([picture(*size, seed=i) for i in range(batch)])
     mask = np.zeros((batch, size[1] // 8, size[0] // 8), np.float32)
     mask[:, 10:20, 20:30] = 1
@@ -563,11 +563,12 @@ def test_an_edit_shows_itself_in_a_notebook(batch, size):
     text = edit._repr_html_()
     found = Parsed(text)
     shown = [picture_in(v) for v in found.attributes if v.startswith("data:image")]
-    assert len(shown) == 3 * min(batch, 4) and {max(s.size) for s in shown} == {256}
+    assert len(shown) == 3 * min(batch, 2) and {max(s.size) for s in shown} == {224}
     assert len(text) < 300e3 and not {"script", "style"} & {tag for tag, _ in found.elements}
     assert f"mask, {mask[0].mean():.1%}" in found.text and "num_maps 3" in found.text
     assert "mask_smoothing 0.7" in found.text and "guidance_scale" not in found.text
-    assert ("and 2 more" in found.text) == (batch == 6)
+    assert len(repr(edit)) < 80 and f"{mask.mean():.1%}" in repr(edit)
+    assert ("and 4 more" in found.text) == (batch == 6)
 
 
 def test_the_edits_of_a_run_hold_what_they_show():
