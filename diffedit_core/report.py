@@ -189,9 +189,10 @@ def phases(targets, costs, spent):
 
 
 def options_table(options):
-    """Every option that the picture depends on, with what it is."""
+    """Every option that the picture depends on, with what it is; it is one picture."""
     rows = [
         [f"--{flag(name)}", value, DECLARED[name].help]
         for name, value in looked_at(options, "picture").items()
+        if not DECLARED[name].batch
     ]
     return pages.table(["option", "value", "what it is"], rows)

@@ -145,8 +145,9 @@ def test_the_words_of_a_command_are_that_command(sentence, recipe, data):
     line += ["--recipe", recipe, "--model", "owner/name", "--out", "o.png"]
     for name in data.draw(st.sets(st.sampled_from(("threshold", "smoothing", "clamp-ratio")))):
         line += [f"--mask-{name}", str(data.draw(st.floats(0.01, 0.9)))]
-    line += data.draw(st.lists(st.sampled_from(("--tiling", "--guided-mask", "--no-guided-mask",
-        "--seed=3", "--steps=7", "--report-full", "--strict", "--mask-clamp-quantile=0"))))  # fmt: skip
+    flags = ("--tiling", "--guided-mask", "--no-guided-mask", "--seed=3", "--steps=7")
+    flags += ("--report-full", "--strict", "--mask-clamp-quantile=0")
+    line += data.draw(st.lists(st.sampled_from(flags)))
     arguments = parser().parse_args(line)
     found = words(arguments)
     assert found[0] == "diffedit" and vars(parser().parse_args(found[1:])) == vars(arguments)
@@ -378,7 +379,7 @@ def masks_in(chromium, noise_map, many):
 
 @st.composite
 def mask_options(draw, levels=()):
-    """Options of the mask, with the round numbers that make ties; `levels` are thresholds to try."""
+    """Options of the mask, with round numbers, which make ties; `levels` are thresholds to try."""
     thresholds = [0.0, 0.1, 0.25, 0.3, 1 / 3, 0.5, 0.75, *(v for v in levels if v < 1)]
     return RECIPES["paper"].replace(
         mask_threshold=draw(st.floats(0, 0.999) | st.sampled_from(thresholds)),

@@ -21,6 +21,7 @@ TESTS = {  # what has to notice, the quickest first
     "diffedit_core/web": ("tests/test_web.py",),
     "diffedit_core/fonts": ("tests/test_images.py",),
     "diffedit_core/pages": ("tests/test_report.py",),
+    "diffedit_core/assets/pages/edit.js": ("tests/test_report.py",),  # if there is a browser
     "diffedit_core/report": ("tests/test_report.py",),
     "diffedit_core/arguments": ("tests/test_report.py", "tests/test_cli.py"),
     "diffedit_core/progress": ("tests/test_report.py",),
@@ -276,5 +277,33 @@ FAULTS = (
         'return None if getattr(shell, "kernel", None) is None else False',
         "return None",
         "bars_show",
+    ),
+    Fault(
+        "the page's threshold includes itself",
+        "diffedit_core/assets/pages/edit.js",
+        "(fround(Math.min(m, clamp) / divisor) > level ? 1 : 0)",
+        "(fround(Math.min(m, clamp) / divisor) >= level ? 1 : 0)",
+        "cell_for_cell",
+    ),
+    Fault(
+        "the page divides in double precision",
+        "diffedit_core/assets/pages/edit.js",
+        "(fround(Math.min(m, clamp) / divisor) > level ? 1 : 0)",
+        "(Math.min(m, clamp) / divisor > options.mask_threshold ? 1 : 0)",
+        "cell_for_cell",
+    ),
+    Fault(
+        "the page sums from the first to the last",
+        "diffedit_core/assets/pages/edit.js",
+        "const half = 2 ** (31 - Math.clz32(count - 1));",
+        "const half = count - 1;",
+        "cell_for_cell",
+    ),
+    Fault(
+        "the page's command has the ratio beside a quantile",
+        "diffedit_core/assets/pages/edit.js",
+        "if (value !== data.recipe[name] && !unused)",
+        "if (value !== data.recipe[name])",
+        "command_of_the_page",
     ),
 )
