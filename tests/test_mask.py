@@ -344,7 +344,7 @@ def test_average_is_over_the_draws():
     assert np.abs(result - R.noise_map(*predictions)).max() < 1e-14
 
 
-# --- sums and exponentials in a fixed order -------------------------------------------------------
+# --- sums in a fixed order ------------------------------------------------------------------------
 
 
 @given(st.integers(1, 70), st.integers(1, 3), seeds)
