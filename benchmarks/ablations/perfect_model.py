@@ -164,9 +164,7 @@ class PerfectModel:
         self.fits = np.stack([fits[sentence] for sentence in self.sentences])
         self.alphas = schedule.alphas_cumprod(config)
         self.configs = SimpleNamespace(
-            scheduler=config,
-            latent_channels=3,
-            vae=SimpleNamespace(factor=1, scaling_factor=SCALE),
+            scheduler=config, latent_channels=3, vae=SimpleNamespace(factor=1, scaling_factor=SCALE)
         )
 
     def encode_prompts(self, texts):
@@ -426,7 +424,9 @@ def table(found):
         for run in RUNS:
             some = [counted(r) for r in found if (r["kind"], run_of(r)) == (kind, run)]
             if some:
-                lines[f"{kind}: {run[0]}, guidance {run[1]:g}"] = len(some), measures.summarise(some)
+                lines[f"{kind}: {run[0]}, guidance {run[1]:g}"] = len(some), measures.summarise(
+                    some
+                )
     return measures.table(lines, COLUMNS)
 
 
