@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,7 +35,7 @@ class Right:
         self.grid = schedule.grid(self.config, steps)
         self.timesteps = self.grid[:: self.direction]
 
-    def step(self, out, t, x):
+    def step(self, out, t, x, return_dict):
         place = int(np.flatnonzero(self.grid == t)[0])
         clean = 1.0 if self.config.set_alpha_to_one else self.alphas_cumprod[0]
         here = float(self.alphas_cumprod[t])
@@ -47,7 +46,7 @@ class Right:
         x0 = (x - np.sqrt(1 - start) * eps) / np.sqrt(start) if self.slip else x0
         x0 = np.clip(x0, -1, 1) if self.clip else x0
         found = np.sqrt(to) * x0 + np.sqrt(1 - to) * eps
-        return SimpleNamespace(prev_sample=found.astype(x.dtype))
+        return (found.astype(x.dtype),)
 
     def read(self, out, x, alpha):
         if self.kind == "sample":
@@ -108,6 +107,18 @@ def test_ours_refuse_what_cannot_be_inverted():
     manners = {name: P.MANNERS[name] for name in ("v", "sample", "eps, clip_sample")}
     found = P.law_cells(P.load("ours"), ("linearity",), manners)
     assert [cell for cell, _ in found.values()] == ["holds", "refused", "refused"]
+
+
+def test_a_call_that_a_package_does_not_take_is_no_verdict_on_a_law():
+    class Other(Right):
+        def step(self, out, t, x):
+            raise AssertionError("is not reached")
+
+    other = package(Other, Other)
+    assert [cell for cell, _ in P.law_cells(other, FEW[:1], {"eps": P.Manner()}).values()] == [
+        "error"
+    ]
+    assert P.loop_cells(other, ["eps_is_used"], ["linspace"]).popitem()[1][0] == "error"
 
 
 def test_asking_ahead_is_seen():

@@ -91,6 +91,14 @@ def load(name):
         raise InputError(f"{name} cannot be imported ({error}): {extra}.") from error
 
 
+def take(package, scheduler, out, t, x):
+    """One step, of numpy arrays; a division by zero shows in the result."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = scheduler.step(package.to(out), int(t), package.to(x), return_dict=False)
+    return package.back(found[0])
+
+
 # --- one step: an integrator for tests/laws.py ----------------------------------------------------
 
 
@@ -138,8 +146,7 @@ def integrator(package, manner, exact=False):
         asked = j if manner.ahead and j > i else i
         x0, eps = denoise(x, asked)
         out = prediction_of(manner.prediction, x0, eps, levels.alphas[asked])
-        result = scheduler.step(package.to(out), max(i, j), package.to(x)).prev_sample
-        return State(package.back(result))
+        return State(take(package, scheduler, out, max(i, j), x))
 
     return step
 
@@ -193,13 +200,6 @@ class Loop(NamedTuple):
     def clean(self):
         """alphas_cumprod of the clean picture."""
         return 1.0 if self.to_one else float(self.alphas[0])
-
-
-def take(package, scheduler, out, t, x):
-    """One step, of numpy arrays; a division by zero shows in the result."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return package.back(scheduler.step(package.to(out), int(t), package.to(x)).prev_sample)
 
 
 def walked(package, example, x, out, ways=(1, 0)):
@@ -433,6 +433,12 @@ RESERVATIONS = {  # what a law may need, one after the other: (exact schedule, e
 }
 
 
+def verdict(bad):
+    """A cell of a table. Only an assertion says that a law does not hold; another error is a call
+    that the package does not take."""
+    return "holds" if bad is None else "no" if isinstance(bad[0], AssertionError) else "error"
+
+
 def law_cell(package, name, manner):
     """(cell, failure or None) of a law of tests/laws.py."""
     from tests import laws
@@ -443,8 +449,8 @@ def law_cell(package, name, manner):
     if ONLY.get(name, manner.prediction) != manner.prediction:
         return "-", None
     bad = failure(law.check, integrator(package, manner), law.examples, law.cost)
-    if bad is None:
-        return "holds", None
+    if verdict(bad) != "no":
+        return verdict(bad), bad
     for reservation, (exact, kept) in RESERVATIONS.items():
         step, examples = integrator(package, manner, exact), law.examples.filter(kept)
         then = failure(law.check, step, examples, law.cost)
@@ -480,7 +486,7 @@ def loop_cells(package, names=None, columns=COLUMNS):
                 found[name, column] = "-", None
                 continue
             bad = failure(check, package, examples)
-            found[name, column] = ("holds" if bad is None else "no"), bad
+            found[name, column] = verdict(bad), bad
     return found
 
 
