@@ -158,6 +158,7 @@ def test_edit_writes_every_output_and_the_trace_repeats_it(work, capsys):
         3,
     )
     assert record["options"]["num_inference_steps"] == 4 and record["options"]["num_maps"] == 2
+    assert record["dtype"] == "fp32" and record["hf32"] is False
 
     inside = arrays["mask"][0] > 0
     assert 0 < inside.sum() < inside.size
@@ -411,7 +412,7 @@ def test_info_prints_the_parameter_counts(unloadable, capsys):
         count = sum(array.size for array in load_file(file).values())
         (line,) = (line for line in out.splitlines() if line.startswith(component + " "))
         assert f"{count:,} parameters in {file.name}" in line
-    assert "64x64 pictures, v_prediction" in out
+    assert "64x64 pictures, v_prediction" in out and "--hf32" in out
 
 
 def rgba():
@@ -643,6 +644,9 @@ def test_bad_words(unloadable, capsys, case):
     assert text in refused(capsys, "edit", "apples.png", *PROMPTS, *small, *words.split())
 
 
+FLAGS = [name for name, declared in DECLARED.items() if not declared.batch]
+
+
 def words_for(name):
     """An option with the value that the recipe diffusers gives it, as words."""
     value = getattr(RECIPES["diffusers"], name)
@@ -659,7 +663,7 @@ def said(capsys, command, *words):
     return err
 
 
-@pytest.mark.parametrize("name", DECLARED)
+@pytest.mark.parametrize("name", FLAGS)
 def test_an_option_that_no_stage_looks_at_is_refused(unloadable, capsys, name):
     """For every declared option: beside a given mask those of the mask alone, in `mask` those of
     the edit alone, of the recipe that is asked for."""
@@ -759,7 +763,7 @@ def test_help_takes_little_more_than_numpy():
 def test_help_names_every_option_and_what_an_integrator_is():
     result, _ = in_a_shell(f"{sys.executable} -m diffedit_core edit --help")
     text = " ".join(result.stdout.split())
-    assert all(f"--{flag(name)} " in text for name in DECLARED)
+    assert [name for name in DECLARED if f"--{flag(name)} " in text] == FLAGS
     assert all(f"{name}: {record.summary}".split(",")[0] in text.replace("- ", "-")
                for name, record in INTEGRATORS.items())  # fmt: skip
 
@@ -817,6 +821,10 @@ def test_info_of_a_bad_model(broken, capsys):
 
 def test_no_bf16_on_a_cpu(broken, capsys):
     assert "bf16" in refused(capsys, "edit", "apples.png", *PROMPTS, *SMALL, "--dtype", "bf16")
+
+
+def test_no_hf32_on_a_cpu(broken, capsys):
+    assert "hf32 is for Ascend" in refused(capsys, "edit", "apples.png", *PROMPTS, *SMALL, "--hf32")
 
 
 @pytest.mark.parametrize(

@@ -105,5 +105,5 @@ def test_flags_exist():
     )
     weights = re.search(r"(?s)## Weights in other files.*?\n## ", TEXT)[0]
     for written, flags in ((TEXT.replace(weights, ""), known), (weights, convert)):
-        for flag in set(re.findall(r"(--[a-z][a-z-]+)", written)) - {"--help", "--dist"}:
+        for flag in set(re.findall(r"(--[a-z][a-z0-9-]+)", written)) - {"--help", "--dist"}:
             assert flag in flags, flag
