@@ -1,4 +1,4 @@
-"""benchmarks/ablations/perfect_model.py: the best denoiser of a finite world, and DiffEdit on it."""
+"""benchmarks/ablations/perfect_model.py: the best denoiser of a finite world, DiffEdit on it."""
 
 import mindspore as ms
 import numpy as np

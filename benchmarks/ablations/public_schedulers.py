@@ -1,4 +1,4 @@
-"""Which laws the public DDIM schedulers obey, and the smallest counterexample to each of the others.
+"""Which laws the public DDIM schedulers obey, and the smallest counterexample to each other one.
 
     pip install ".[compare]"
     python -m benchmarks.ablations.public_schedulers [--packages diffusers mindone ours]
