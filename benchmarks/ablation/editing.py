@@ -30,14 +30,13 @@ def run(variant, subjects, model, keep):
     found = edit(
         model,
         sources,
-        _texts(variant, subjects, "source", "source"),
-        [_texts(variant, subjects, "target", "target")],
+        _texts(variant.prompt("source"), subjects),
+        [_texts(variant.prompt("target"), subjects)],
         options,
         draws(options, [subject.seed for subject in subjects], shape),
-        **{
-            name: _texts(variant, subjects, name, "")
-            for name in ("negative", "mask_negative", "inversion_negative")
-        },
+        _texts(variant.prompt("negative"), subjects),
+        _texts(variant.prompt("mask_negative"), subjects),
+        _texts(variant.prompt("inversion_negative"), subjects),
         mask=mask,
         only_mask=variant.only_mask,
         parts=parts,
@@ -63,13 +62,12 @@ def _given_masks(variant, subjects, size):
     return masks
 
 
-def _texts(variant, subjects, axis, default):
-    """The texts of a prompt, one for each subject."""
-    text = variant.get(axis, default)
-    if callable(text):
-        return [text(subject) for subject in subjects]
-    named = {"source": [s.caption for s in subjects], "target": [s.target for s in subjects]}
-    return named.get(text, [text] * len(subjects))
+def _texts(prompt, subjects):
+    """A text for each subject."""
+    if callable(prompt):
+        return [prompt(subject) for subject in subjects]
+    captions = {"source": [s.caption for s in subjects], "target": [s.target for s in subjects]}
+    return captions.get(prompt, [prompt] * len(subjects))
 
 
 def context(model_digest, program, subjects):

@@ -105,7 +105,9 @@ def lay_out(experiment, bench, folder):
                 f"(pip install '.[compare]') and give the folder of their model by --{name}."
             )
     batches = list(bench.batches(experiment.split, experiment.scenes, experiment.seeds))
-    steps = plan.steps(experiment.variants, batches[0].make()[0], bench.configs)
+    planner, plans = code("benchmarks.ablation.plan", without=FINDERS), Path(folder) / "plans"
+    first, asked = batches[0].make()[0], (bench.configs, bench.model, planner, plans)
+    steps = plan.remembered(experiment.variants, first, *asked)
     units = []
     for number, batch in enumerate(batches):
         for group in plan.groups(experiment.variants, steps):

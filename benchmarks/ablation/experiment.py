@@ -14,7 +14,13 @@ from .identity import digest
 from .measures import MEASURES
 
 PARTS = ("step", "difference", "to_mask", "blend", "trail")  # of `diffedit_core.parts.Parts`
-PROMPTS = ("source", "target", "negative", "mask_negative", "inversion_negative")
+PROMPTS = {  # and what they are where nothing is said: "source" and "target" are the captions
+    "source": "source",
+    "target": "target",
+    "negative": "",
+    "mask_negative": "",
+    "inversion_negative": "",
+}
 OTHERS = {
     "recipe": "a name of RECIPES, which the options start from",
     "mask": "function(subject, (h, w)) -> the mask [h,w] to use instead of looking for one",
@@ -137,6 +143,10 @@ class Variant(NamedTuple):
         value = self.changes.get(axis)
         return default if value is None else value
 
+    def prompt(self, name):
+        """The text or function of a prompt."""
+        return self.get(name, PROMPTS[name])
+
     @property
     def options(self):
         """`Options`: the recipe's with the changes."""
@@ -154,7 +164,8 @@ class Variant(NamedTuple):
         return digest(
             dataclasses.asdict(self.options),
             self.functions,
-            {name: self.get(name) for name in (*PROMPTS, "mask", "answer")},
+            {name: self.prompt(name) for name in PROMPTS},
+            {name: self.get(name) for name in ("mask", "answer")},
             self.only_mask,
         )[:12]
 

@@ -1,13 +1,17 @@
 """What an experiment costs before it runs: the edit itself with a model that only counts; and which
 variants share work."""
 
+import contextlib
 import hashlib
+import json
 import warnings
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
+
+from diffedit_core.files import written
 
 from ..orchard.methods import latent_shape
 from .editing import run
@@ -85,6 +89,28 @@ def groups(variants, steps):
         sorted((v for v in variants if v.digest in g), key=lambda v: places[v.digest])
         for g in found
     ]
+
+
+def remembered(variants, subject, configs, model, program, folder):
+    """`steps`, each variant's from a file of the folder if it has been asked before."""
+    known, files = {}, {}
+    asked = (program, model, subject.name, subject.source, subject.caption, subject.target)
+    for variant in variants:
+        name = digest(*asked, subject.seed, variant.digest)
+        files[variant.digest] = file = folder / f"{name[:24]}.json"
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            known[variant.digest] = [Step(*step) for step in found]
+        except (OSError, ValueError, TypeError):
+            pass
+    new = [v for v in variants if v.digest not in known]
+    for name, found in (steps(new, subject, configs) if new else {}).items():
+        known[name] = found
+        with contextlib.suppress(OSError):  # it would only be quicker next time
+            folder.mkdir(parents=True, exist_ok=True)
+            with written(files[name]) as part:
+                part.write_text(json.dumps(found), encoding="utf-8")
+    return known
 
 
 class Step(NamedTuple):

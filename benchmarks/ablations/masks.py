@@ -46,7 +46,7 @@ MASK_NOISE = Experiment(
     question="How noisy should the picture be, and where should the threshold be?",
     vary={
         "mask_noise_strength": (0.25, 0.35, 0.5, 0.65, 0.75),
-        "mask_threshold": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+        "mask_threshold": (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8),
     },
     measures=("iou",),
     scenes=36,
@@ -66,7 +66,12 @@ MASK_WAYS = Experiment(
     rows={
         "smoothed": {"mask_smoothing": 0.7},
         "clamp at a quantile": {"mask_clamp_quantile": 0.98, "mask_threshold": 0.25},
-        "recipe smooth": {"recipe": "smooth"},
+        "both, threshold 0.3: recipe smooth": {"recipe": "smooth"},
+        "both, threshold 0.25": {
+            "mask_smoothing": 0.7,
+            "mask_clamp_quantile": 0.98,
+            "mask_threshold": 0.25,
+        },
         "Otsu": {"to_mask": otsu},
         "the top 15 %": {"to_mask": functools.partial(top, share=0.15)},
         "the top 25 %": {"to_mask": functools.partial(top, share=0.25)},
