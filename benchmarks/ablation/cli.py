@@ -3,7 +3,7 @@
     python -m benchmarks.ablation --list
     python -m benchmarks.ablation threshold --plan
     python -m benchmarks.ablation threshold my_experiment.py --scenes 12
-    msrun --worker_num=2 --local_worker_num=2 --join=True benchmarks/ablation/__main__.py threshold
+    msrun --worker_num=2 --local_worker_num=2 --join=True python -m benchmarks.ablation threshold
     python -m benchmarks.ablation threshold --model owner/name --pictures FOLDER --prompts FILE.jsonl
 
 An experiment is one of benchmarks/ablations or of a file. What the folder of results has already is
@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -174,6 +175,8 @@ def work(wanted, a):
 
     if kernels.device() == "CPU":  # small operations are four times quicker one by one
         ms.runtime.launch_blocking()
+    if os.environ.get("MS_ROLE") == "MS_SCHED":
+        return 0  # the launcher's own process, which runs the command as well
     share = Share.of(a.shard)
     bench = bench_of(a)
     if a.plan:

@@ -23,7 +23,11 @@ from .measures import MEASURES, numbers_of
 
 FINDERS = tuple(f"diffedit_core.{m}" for m in ("hub", "folder", "recognise", "limits"))
 NUMERICS = tuple(f"diffedit_core.{m}" for m in ("edit", "draws", "model"))
-JUDGES = ("benchmarks.ablation.editing", "benchmarks.ablation.measures", "benchmarks.orchard.reader")
+JUDGES = (
+    "benchmarks.ablation.editing",
+    "benchmarks.ablation.measures",
+    "benchmarks.orchard.reader",
+)
 
 
 class Bench(NamedTuple):

@@ -182,7 +182,7 @@ class Variant(NamedTuple):
 
 def _known(name, table, what):
     if name not in table:
-        near = difflib.get_close_matches(str(name), table, 1, 0.5)
+        near = difflib.get_close_matches(str(name).lower(), table, 1, 0.6)
         meant = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(table)}."
         raise InputError(f"{what} {name!r}, which there is not: {meant}")
 
@@ -205,5 +205,3 @@ def _check(experiment, variant):
         return variant.digest
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-
-

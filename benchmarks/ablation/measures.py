@@ -106,7 +106,5 @@ def _blurred(x, sigma, reach=5):
         reached = [(0, 0)] * x.ndim
         reached[axis] = (reach, reach)
         padded, size = np.pad(x, reached, mode="symmetric"), x.shape[axis]
-        x = sum(
-            w * np.take(padded, range(k, k + size), axis=axis) for k, w in enumerate(weights)
-        )
+        x = sum(w * np.take(padded, range(k, k + size), axis=axis) for k, w in enumerate(weights))
     return x

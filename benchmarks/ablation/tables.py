@@ -79,7 +79,9 @@ def table(found, kind=None):
         cells = []
         for name in measures:
             if MEASURES[name].of == "set":
-                one, other = _set_cells(found, variant, first, name) if kind is None else (None,) * 2
+                one, other = (
+                    _set_cells(found, variant, first, name) if kind is None else (None,) * 2
+                )
             else:
                 one, other = summary(rows, name), difference(rows, base, name)
             cells.append(_shown(one, name))
@@ -161,7 +163,9 @@ def set_interval(rows, truths, base=None):
     """(distance, low, high) of the pictures' features to those of the true edits, or its difference
     to the base's; the interval from leaving out a block of scenes at a time."""
     pairs = [r for r in (rows, base) if r is not None]
-    keys = [k for k in sorted(rows) if k[0] in truths and all("features" in r.get(k, {}) for r in pairs)]
+    keys = [
+        k for k in sorted(rows) if k[0] in truths and all("features" in r.get(k, {}) for r in pairs)
+    ]
     if len(keys) < 2 * BLOCKS:
         return None
     wanted = np.stack([truths[scene] for scene, _ in keys])
