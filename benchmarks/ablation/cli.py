@@ -33,9 +33,11 @@ COLLECTED = HOME / "results"  # what was measured for the notes
 
 
 def experiments():
-    """{name: `Experiment`} of benchmarks/ablations."""
+    """{name: `Experiment`} of the files of benchmarks/ablations that have any."""
     found = {}
     for file in sorted(HOME.glob("[a-z]*.py")):
+        if "from ..ablation import Experiment" not in file.read_text(encoding="utf-8"):
+            continue  # a program of its own
         module = importlib.import_module(f"benchmarks.ablations.{file.stem}")
         found.update({e.name: e for e in vars(module).values() if isinstance(e, Experiment)})
     return found

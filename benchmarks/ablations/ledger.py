@@ -17,28 +17,23 @@ SWITCHES = {
 }
 
 
-def cumulative(switches):
-    """{number of switches: all of them together}, from two to all but one."""
+def cumulative(switches, label):
+    """{label of the number and the last name: all so far}, from two switches to all but one."""
     found, changes = {}, {}
-    for count, each in enumerate(switches.values(), 1):
+    for count, (name, each) in enumerate(switches.items(), 1):
         changes = {**changes, **each}
         if 1 < count < len(switches):
-            found[count] = changes
+            found[label.format(count, name)] = changes
     return found
-
-
-def backwards(switches):
-    """The same from the last; a guided inversion brings its text along."""
-    return cumulative(dict(reversed(switches.items())))
 
 
 LEDGER = Experiment(
     name="ledger",
     question="What does each departure of the public pipeline from the paper cost?",
     rows={
-        **{f"{name}": changes for name, changes in SWITCHES.items()},
-        **{f"the first {n}": changes for n, changes in cumulative(SWITCHES).items()},
-        **{f"the last {n}": changes for n, changes in backwards(SWITCHES).items()},
+        **SWITCHES,
+        **cumulative(SWITCHES, "the first {}, to {}"),
+        **cumulative(dict(reversed(SWITCHES.items())), "the last {}, from {}"),
         "all": {k: v for changes in SWITCHES.values() for k, v in changes.items()},
     },
     measures=("iou", "recognised", "background psnr", "csfid"),
