@@ -1,4 +1,4 @@
-"""The microbenchmark of the kernels; `benchmarks/kernels.py` is its command line.
+"""The microbenchmark of the kernels. Unfinished: it has no command line, page, bundle or tests yet.
 
 | file | what it holds |
 |---|---|
@@ -15,5 +15,4 @@
 | `records.py` | records as JSON lines and CSV, resumable |
 | `suite.py` | runs a suite: check, time, record, close the books |
 | `compare.py` | two files of records against each other |
-| `report.py` | one page with a roofline plot and a table; the bundle to send |
 """

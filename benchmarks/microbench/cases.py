@@ -90,5 +90,3 @@ def whole(part, dtype, kernels, rng):
         # a result of an operation is on the device, what numpy hands over is not yet
         tensors.append(tensor * 1 if wanted else (tensor * 1).astype(P.DTYPES[dtype]))
     return lambda: model(*tensors)
-
-

@@ -65,7 +65,7 @@ def flops(call):
         return 7 * size + 2 * shapes[0][0] * call.settings[0]
     if name == "layer_norm":
         return 7 * size + 2 * prod(shapes[0][:-1])
-    each = {"gelu": GELU, "quick_gelu": SIGMOID + 2, "silu": SIGMOID + 1, "clamp": 2}
+    each = {"gelu": GELU, "quick_gelu": SIGMOID + 2, "silu": SIGMOID + 1, "clamp": 2, "triad": 2}
     each.update(dict.fromkeys(("add", "multiply", "divide", "sin", "cos"), 1))
     return each.get(name, 0) * out
 

@@ -111,6 +111,7 @@ ORACLES = {
     "add": lambda x, y: x + y,
     "multiply": lambda x, y: x * y,
     "divide": lambda x, y: x / y,
+    "triad": lambda x, y, factor: factor * x + y,
     "cast": lambda x, dtype: x,
     "concat2": lambda x, y, axis: np.concatenate((x, y), axis),
     "concat3": lambda x, y, z, axis: np.concatenate((x, y, z), axis),
