@@ -35,6 +35,8 @@ def output_shape(call):
         return tuple(settings[0])
     if name == "gather":
         return (*shapes[1], *x[1:])
+    if name == "embedding":
+        return (*x, shapes[1][1])
     if name in ("add", "multiply", "divide") and len(shapes) == 2:
         return broadcast(*shapes)
     return x
@@ -81,7 +83,9 @@ def _attention(query, key, heads, causal):
 
 def result_dtype(call):
     """Name of the result's dtype."""
-    return call.settings[0] if call.name == "cast" else call.dtypes[0]
+    if call.name == "cast":
+        return call.settings[0]
+    return call.dtypes[1 if call.name == "embedding" else 0]
 
 
 def bytes_of(call):
@@ -89,7 +93,8 @@ def bytes_of(call):
     written = SIZES[result_dtype(call)] * prod(output_shape(call))
     if call.name == "cut":
         return 2 * written
-    if call.name == "gather":
-        return 2 * written + SIZES[call.dtypes[1]] * prod(call.shapes[1])
+    if call.name in ("gather", "embedding"):
+        ids = 1 if call.name == "gather" else 0
+        return 2 * written + SIZES[call.dtypes[ids]] * prod(call.shapes[ids])
     read = sum(SIZES[kind] * prod(shape) for shape, kind in zip(call.shapes, call.dtypes))
     return read + written

@@ -116,6 +116,7 @@ ORACLES = {
     "concat2": lambda x, y, axis: np.concatenate((x, y), axis),
     "concat3": lambda x, y, z, axis: np.concatenate((x, y, z), axis),
     "cut": lambda x, sizes: x[tuple(slice(n) for n in sizes)],
+    "embedding": lambda ids, table: table[ids.astype(int)],
     "gather": lambda table, ids: table[ids.astype(int)],
     "clamp": np.clip,
     "sin": np.sin,

@@ -80,9 +80,10 @@ def title(row):
     return f"{row['op']} {row['dtype']} {row['variant']} {shapes}".strip()
 
 
-def text(found, only_old, only_new):
-    """The comparison as lines."""
-    lines = [
+def text(found, only_old, only_new, machines):
+    """The comparison as lines; what differs between the machines is said first."""
+    lines = [f"{name}: {a} against {b}" for name, (a, b) in machines.items()]
+    lines += [
         f"{r.middle:6.3f} ({r.low:.3f} to {r.high:.3f}) {'differs' if r.differs else '       '} "
         f"{r.timer[:-3]:<6} {title(r.row)}"
         for r in found
@@ -94,18 +95,19 @@ def text(found, only_old, only_new):
     return "\n".join(lines)
 
 
-def files(first, second, across):
-    """The comparison of two files as text.
+def checked(old, new, across):
+    """`ratios` of the rows, and the machines' differences.
 
     Raises: InputError: other machines or versions, and not `across`; or nothing in common.
     """
-    old, new = records.read(first), records.read(second)
     if not across:
         check_machine(old, new)
     found, only_old, only_new = ratios(old, new)
     if not found:
-        raise InputError(f"{first} and {second} have no measurement in common.")
-    head = [
-        f"{name}: {a} against {b}" for name, (a, b) in differences(old, new).items()
-    ]  # said, not silent
-    return "\n".join([*head, text(found, only_old, only_new)])
+        raise InputError("The two results have no measurement in common: measure the same calls.")
+    return found, only_old, only_new, differences(old, new)
+
+
+def files(first, second, across):
+    """The comparison of two files as text."""
+    return text(*checked(records.read(first), records.read(second), across))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from diffedit_core.errors import InputError
 
+from . import machine
+
 # What a row is about: two rows of these are measurements of the same thing.
 KEY = (
     "record",
@@ -51,6 +53,7 @@ FIELDS = (
     "error",
     "tolerance",
     "max_memory_allocated",
+    "clock_mhz",
     "host_bound",
     "note",
     "settings",
@@ -58,7 +61,7 @@ FIELDS = (
     "cann",
     "driver",
     "mindspore",
-    "host",
+    "processor",
     "commit",
 )
 
@@ -106,6 +109,21 @@ def row_of(line, file, number):
     return row
 
 
+def check_out(file, resume):
+    """The name of what is not complete yet, FILE.part.
+
+    Raises: InputError: the file is there already, or FILE.part is and `resume` is not given.
+    """
+    if file.exists():
+        raise InputError(f"{file} is there already: choose another --out or remove it.")
+    part = file.with_name(file.name + ".part")
+    if part.exists() and not resume:
+        raise InputError(
+            f"{part} is left of an earlier run: go on with it by --resume, or remove it."
+        )
+    return part
+
+
 class Writer:
     """Rows on their way to a file; `None` keeps them in memory only.
 
@@ -119,22 +137,25 @@ class Writer:
         self.file, self.rows = None if file is None else Path(file), []
         if self.file is None:
             return
-        if self.file.exists():
-            raise InputError(f"{self.file} is there already: choose another --out or remove it.")
-        if not self.file.parent.is_dir():
-            raise InputError(f"There is no folder {self.file.parent}: make it first.")
-        self.part = self.file.with_name(self.file.name + ".part")
+        self.part = check_out(self.file, resume)
         if not self.part.exists():
             return
-        if not resume:
-            raise InputError(
-                f"{self.part} is left of an earlier run: go on with it by --resume, or remove it."
-            )
         for number, line in enumerate(self.part.read_text(encoding="utf-8").splitlines(), 1):
             if line.endswith("}"):  # the last line may be cut off
                 self.rows.append(row_of(line, self.part, number))
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         self.part.write_text(text, encoding="utf-8")
+
+    def check_same(self, where, head):
+        """Raises InputError where the rows that are there were measured elsewhere or otherwise."""
+        for row in self.rows:
+            wanted = {**{name: where[name] for name in machine.SAME}, "settings": head["settings"]}
+            other = next((name for name in wanted if row[name] != wanted[name]), None)
+            if other is not None:
+                raise InputError(
+                    f"{self.part} was measured with {other} {row[other]}, now it is "
+                    f"{wanted[other]}: measure as then, or choose another --out."
+                )
 
     def find(self, row):
         """The row about the same that is there already; None without one."""

@@ -57,12 +57,15 @@ def measured(anchors, dtype):
     }
 
 
+def times_of(record):
+    """The figures of the best timer of a record; None if it was not timed."""
+    return record.get("device_us") or record.get("event_us") or record.get("wall_us")
+
+
 def time_of(record):
     """Median in microseconds by the best timer of a record; None if it was not timed."""
-    for field in ("device_us", "event_us", "wall_us"):
-        if record.get(field):
-            return record[field]["p50"]
-    return None
+    found = times_of(record)
+    return found and found["p50"]
 
 
 def rates(record, soc, peak):

@@ -1,5 +1,6 @@
 """The models by name, and every distinct call of one evaluation, traced and not typed in."""
 
+import hashlib
 from typing import Any, Callable, NamedTuple
 
 import mindspore as ms
@@ -12,7 +13,7 @@ from diffedit_core.folder import ORCHARD, read_configs
 
 from . import glue
 
-SUITES = ("unet", "vae", "text", "anchors")
+
 TOKENS = 77
 
 UNET_1 = UNetConfig(sample_size=64, cross_attention_dim=768)
@@ -35,18 +36,21 @@ KNOWN = {
     "sd21-base": {"unet": UNET_2, "vae": VAE, "text": TEXT_2},
     "sd15": {"unet": UNET_1, "vae": VAE, "text": TEXT_1},
 }
+BATCHES = {"unet": 2, "vae": 1, "text": 1}  # two rows with guidance
 SIZES = {"sd21": 768, "sd21-base": 512, "sd15": 512}
 
 
 class Part(NamedTuple):
     """One function of a model: name; function(params, *inputs, config, kernels); its config and
-    the tree of its leaves; {input: (shape, dtype)}, where the dtype None is the model's."""
+    the tree of its leaves; (shape, dtype) of its inputs, where the dtype None is the model's; the
+    rows of a batch."""
 
     name: str
     function: Callable
     config: Any
     specs: dict
     inputs: tuple
+    batch: int
 
 
 def configs(model):
@@ -55,6 +59,14 @@ def configs(model):
         return KNOWN[model]
     found = read_configs(ORCHARD if model == "orchard" else model)
     return {"unet": found.unet, "vae": found.vae, "text": found.text}
+
+
+def label(model):
+    """A model's name in a record; a folder's tells its configuration, not where it is."""
+    if model in KNOWN or model == "orchard":
+        return model
+    text = repr(sorted(configs(model).items()))
+    return f"folder {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def default_size(model):
@@ -71,7 +83,9 @@ def parts(suite, model, size, batch):
 
     Raises: InputError: the size is not a multiple of the autoencoder's factor.
     """
-    own = configs(model)
+    if suite == "anchors":
+        return []
+    own, batch = configs(model), BATCHES[suite] if batch is None else batch
     factor, latent = own["vae"].factor, own["vae"].latent_channels
     if size < 1 or size % factor:
         raise InputError(f"The size is {size}: give a positive multiple of {factor}.")
@@ -83,20 +97,18 @@ def parts(suite, model, size, batch):
             ((1,), "int32"),
             ((batch, TOKENS, config.cross_attention_dim), None),
         )
-        return [Part("unet", unet.apply, config, unet.specs(config), shapes)]
+        return [Part("unet", unet.apply, config, unet.specs(config), shapes, batch)]
     if suite == "text":
         config = own["text"]
         shapes = (((batch, min(TOKENS, config.max_position_embeddings)), "int32"),)
-        return [Part("text", clip.apply, config, clip.specs(config), shapes)]
-    if suite == "vae":
-        config = own["vae"]
-        tree, picture = vae.specs(config), ((1, config.in_channels, size, size), None)
-        hidden = ((1, latent, cells, cells), None)
-        return [
-            Part("vae encoder", vae.encode, config, tree, (picture,)),
-            Part("vae decoder", vae.decode, config, tree, (hidden,)),
-        ]
-    return []
+        return [Part("text", clip.apply, config, clip.specs(config), shapes, batch)]
+    config = own["vae"]
+    tree, picture = vae.specs(config), ((batch, config.in_channels, size, size), None)
+    hidden = ((batch, latent, cells, cells), None)
+    return [
+        Part("vae encoder", vae.encode, config, tree, (picture,), batch),
+        Part("vae decoder", vae.decode, config, tree, (hidden,), batch),
+    ]
 
 
 def calls(part, dtype):
