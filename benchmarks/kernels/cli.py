@@ -145,7 +145,7 @@ def after(given, files, rows, baseline=None):
             part.write_text(page.page(rows), encoding="utf-8")
     if "bundle" in files:
         with written(files["bundle"]) as part:
-            bundle.write(part, rows, inventory_module())
+            bundle.write(part, rows, bundle.inventory_of(inventory_module()))
     if not given.baseline:
         return 0
     baseline = records.read(given.baseline) if baseline is None else baseline

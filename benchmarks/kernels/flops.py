@@ -22,6 +22,8 @@ def output_shape(call):
         return (x[0], weight[0], height, (x[3] + left + right - weight[3]) // stride + 1)
     if name == "linear":
         return (*x[:-1], shapes[1][0])
+    if name == "geglu":
+        return (*x[:-1], shapes[3][0])
     if name == "linear_from_picture":
         return (x[0], x[2] * x[3], shapes[1][0])
     if name == "linear_to_picture":

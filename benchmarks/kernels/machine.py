@@ -31,7 +31,7 @@ def soc():
     """Name of the chip; "CPU" on a CPU."""
     if K.device() == "CPU":
         return "CPU"
-    return str(ms.hal.get_device_name(0))
+    return str(ms.hal.get_device_name(ms.get_context("device_id")))
 
 
 def processor():

@@ -11,6 +11,7 @@ from diffedit_core.errors import InputError
 from . import cases, flops, machine, timers
 from .tolerance import tolerance
 
+WHOLE = 3  # times that a whole evaluation is timed
 HOST_BOUND = 1.2  # event time over the device's from which the device waits for the host
 
 
@@ -46,7 +47,7 @@ def whole(part, dtype, table, settings):
         _, first = first_call(function)
     except (RuntimeError, TypeError, ValueError) as problem:
         return {"note": f"failed: {without_paths(problem)}"}
-    own = settings._replace(iters=1, repeats=max(3, settings.repeats), warmup=1)
+    own = settings._replace(iters=1, repeats=WHOLE, warmup=0)  # the first call has warmed up
     head = {"op": "whole", "suite": part.name, "dtype": dtype, "variant": str(table)}
     return {"first_call_s": round(first, 4), **times(function, own, folder_of(settings, head))}
 

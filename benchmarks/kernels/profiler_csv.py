@@ -19,6 +19,7 @@ RATIOS = {  # field of a record -> column of PipeUtilization
     "cube_utilization": "cube_utilization(%)",
 }
 FLUSH_TYPES = ("ReduceMax",)  # of `timers.flusher`
+NOTHING = (None, "", "None", "N/A", "NA", "nan")  # how an empty cell may be written
 LAYOUT_TYPES = ("TransData", "Transpose", "TransposeD")
 
 
@@ -107,10 +108,10 @@ def _kernel(file, number, row):
             ) from None
 
     def share(column):
-        return None if row.get(column, "") in ("", "N/A", "NA", "nan") else value(column)
+        return None if row.get(column) in NOTHING else value(column)
 
     return Kernel(
-        row.get("Step ID") or None,
+        None if row.get("Step ID") in NOTHING else row["Step ID"],
         row["Type"],
         row["Accelerator Core"],
         value("Start Time(us)"),
