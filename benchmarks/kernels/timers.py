@@ -103,7 +103,7 @@ def device(function, warmup, iters, flush=None, keep=None):
     """
     from mindspore import profiler as prof
 
-    warm_up(function, warmup)
+    before = max(1, warmup)  # in the profiler's warm-up, whose kernels it does not write
     with tempfile.TemporaryDirectory() as folder:
         target = str(keep or folder)
         settings = prof._ExperimentalConfig(
@@ -111,11 +111,11 @@ def device(function, warmup, iters, flush=None, keep=None):
         )
         with prof.profile(
             activities=[prof.ProfilerActivity.CPU, prof.ProfilerActivity.NPU],
-            schedule=prof.schedule(wait=0, warmup=0, active=iters, repeat=1, skip_first=0),
+            schedule=prof.schedule(wait=0, warmup=before, active=iters, repeat=1, skip_first=0),
             on_trace_ready=prof.tensorboard_trace_handler(target),
             experimental_config=settings,
         ) as session:
-            for _ in range(iters):
+            for _ in range(before + iters):
                 if flush is not None:
                     flush()
                 function()
