@@ -24,11 +24,7 @@ MODES = {
     "from_file": AFTER,
 }
 # option -> the option without which it means nothing
-NEEDS = {
-    "resume": "out",
-    "fail_above": "baseline",
-    "across_machines": "baseline",
-}
+NEEDS = {"resume": "out", "fail_above": "baseline", "across_machines": "baseline"}
 
 
 class Parser(argparse.ArgumentParser):

@@ -55,9 +55,7 @@ def of_rows(rows):
     for whole in (row for row in rows if row["record"] == "whole" and peaks.time_of(row)):
         same = ("suite", "model", "size", "batch", "dtype", "variant", "l2", "jit_level", "hf32")
         own = [
-            row
-            for row in rows
-            if row["record"] == "call" and all(row[n] == whole[n] for n in same)
+            row for row in rows if row["record"] == "call" and all(row[n] == whole[n] for n in same)
         ]
         anchors = [row for row in rows if row["record"] == "anchor"]
         launch = peaks.measured(anchors, whole["dtype"])["launch_us"]

@@ -1,5 +1,6 @@
 """The command line: measure, list, compare, report."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -28,6 +29,8 @@ def main(words=None):
         if arguments.inventory:
             return inventory(arguments)
         files = A.outputs(arguments)
+        if "bundle" in files:
+            inventory_module()  # is there
         if arguments.from_file:
             from . import records
 
@@ -60,10 +63,10 @@ def compare_files(words):
 def inventory(arguments):
     """What the lowerings become in MindSpore's front end: see `benchmarks.ascend.inventory`, which
     wants a process of its own."""
-    command = [sys.executable, "-m", inventory_module()]
     names = arguments.kernels or ()
     if len(names) > 1:
         raise InputError("--inventory takes one table: give --kernels one name.")
+    command = [sys.executable, "-m", inventory_module()]
     command += ["--kernels", names[0]] if names else []
     return 1 if subprocess.run(command, cwd=ROOT).returncode else 0
 
@@ -117,13 +120,14 @@ def measured(given, files):
         machine.prepare(settings.jit_level, settings.hf32)
     if "out" in files:
         records.check_out(files["out"], bool(given.resume))
+    planned = suite.plan(settings)
     if given.list or given.dry_run:
-        planned = suite.plan(settings)
         print(listing.calls(planned) if given.list else listing.work(settings, planned, files))
         return 0
     writer = records.Writer(files.get("out"), bool(given.resume))
     print(listing.heading(machine.describe(), settings), flush=True)
-    missing = suite.run(settings, tables, writer, lambda text: print(text, flush=True))
+    say = functools.partial(print, flush=True)
+    missing = suite.run(settings, planned, tables, writer, say)
     writer.finish()
     code = after(given, files, writer.rows, baseline)
     if missing:

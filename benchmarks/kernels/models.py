@@ -1,6 +1,8 @@
 """The models by name, and every distinct call of one evaluation, traced and not typed in."""
 
+import functools
 import hashlib
+from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import mindspore as ms
@@ -12,7 +14,6 @@ from diffedit_core.errors import InputError
 from diffedit_core.folder import ORCHARD, read_configs
 
 from . import glue
-
 
 TOKENS = 77
 
@@ -53,11 +54,19 @@ class Part(NamedTuple):
     batch: int
 
 
+@functools.lru_cache(maxsize=None)
 def configs(model):
-    """{"unet", "vae", "text"} -> config, of a name of `KNOWN`, "orchard", or a folder."""
+    """{"unet", "vae", "text"} -> config, of a name of `KNOWN`, "orchard", or a folder.
+
+    Raises: InputError: there is no such model, or its folder is not complete.
+    """
     if model in KNOWN:
         return KNOWN[model]
-    found = read_configs(ORCHARD if model == "orchard" else model)
+    if model != "orchard" and not Path(model).is_dir():
+        raise InputError(
+            f"--model {model}: there is no such folder; give one, or {', '.join(KNOWN)} or orchard."
+        )
+    found = read_configs(ORCHARD if model == "orchard" else Path(model))
     return {"unet": found.unet, "vae": found.vae, "text": found.text}
 
 

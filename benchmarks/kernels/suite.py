@@ -147,11 +147,12 @@ class Run(NamedTuple):
         return self.writer.find(head)
 
 
-def run(settings, tables, writer, say):
+def run(settings, planned, tables, writer, say):
     """Measure everything.
 
     Args:
         settings: `Settings`.
+        planned: of `plan`.
         tables: {variant: kernels}, a name of `kernels.LOWERINGS` or a table.
         writer: `records.Writer`, which gets the rows.
         say: called with each line of text.
@@ -159,7 +160,6 @@ def run(settings, tables, writer, say):
     """
     here = Run(settings, tables, writer, say, machine.describe())
     writer.check_same(here.where, settings.head(None, "anchors", None, None))
-    planned = plan(settings)
     found = []
     for dtype in settings.dtypes:
         for op, call in anchors(dtype):
