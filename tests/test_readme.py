@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.kernels import arguments
 from diffedit_core import cli
 from diffedit_core.integrators import INTEGRATORS
 from diffedit_core.model import Model
@@ -103,7 +104,31 @@ def test_flags_exist():
     convert = (
         converter.parser()._subparsers._group_actions[0].choices["convert"]._option_string_actions
     )
-    weights = re.search(r"(?s)## Weights in other files.*?\n## ", TEXT)[0]
-    for written, flags in ((TEXT.replace(weights, ""), known), (weights, convert)):
-        for flag in set(re.findall(r"(--[a-z][a-z-]+)", written)) - {"--help", "--dist"}:
+    weights = re.search(r"(?s)## Weights in other files.*?(?=\n## )", TEXT)[0]
+    device = re.search(r"(?s)## On an Ascend device.*?(?=\n## )", TEXT)[0]
+    measuring = [line for line in TEXT.splitlines() if "python -m benchmarks.kernels" in line]
+    rest = TEXT.replace(weights, "").replace(device, "")
+    for line in measuring:
+        rest = rest.replace(line, "")
+    measured = arguments.parser()._option_string_actions
+    sections = (
+        (rest, known),
+        (weights, convert),
+        (device + "\n".join(measuring), measured),
+    )
+    for written, flags in sections:
+        for flag in set(re.findall(r"(--[a-z][a-z0-9-]+)", written)) - {"--help", "--dist"}:
             assert flag in flags, flag
+
+
+def test_commands_for_a_device_are_understood():
+    """They need one to say much, so that they are only parsed here; what one writes, the other
+    reads."""
+    commands = [shlex.split(line) for line in block("ascend")]
+    assert len(commands) == 3
+    given = []
+    for command in commands:
+        assert command[:3] == ["python", "-m", "benchmarks.kernels"]
+        given.append(arguments.parser().parse_args(command[3:]))
+        arguments.check(given[-1])
+    assert given[2].from_file == given[1].out and given[2].bundle in TEXT
