@@ -210,10 +210,10 @@ def line(row):
     if us is None:
         return f"{head} {row['note']}  {shapes}"
     times = peaks.times_of(row)
-    share = f"{row['roofline_pct']:4.0f} %" if row["roofline_pct"] else "     -"
+    share = f"{row['roofline_pct']:4.0f} % of the {row['bound']}" if row["roofline_pct"] else ""
     note = f"  {row['note']}" if row["note"] else ""
     return (
         f"{head}{us:11.1f} us ({times['p20']:.1f} to {times['p80']:.1f})"
-        f"{row['tflops'] * 1e3:8.1f} GFLOP/s{row['gbs']:7.1f} GB/s {share} of the "
-        f"{row['bound'] or 'peak':<7} error {row['error'] / row['tolerance']:.2f}  {shapes}{note}"
+        f"{row['tflops'] * 1e3:8.1f} GFLOP/s{row['gbs']:7.1f} GB/s {share:<20} "
+        f"error {row['error'] / row['tolerance']:.2f}  {shapes}{note}"
     )

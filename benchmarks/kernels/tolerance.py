@@ -1,6 +1,8 @@
 """How far a result may be from the float64 oracle: conservative values, in one place to replace by
 bounds that are derived from emulated rounding."""
 
+from . import flops
+
 EPSILON = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8, "int32": 0.0}
 HF32_EPSILON = 2.0**-12  # products of factors with 11 bits of mantissa
 
@@ -9,6 +11,11 @@ PRODUCTS = {
     "conv": ("conv2d",),
     "matmul": ("linear", "linear_from_picture", "linear_to_picture", "geglu", "attention"),
 }
+
+
+def tolerance_of(call, hf32="none"):
+    """`tolerance` of a `trace.Call`."""
+    return tolerance(call.name, flops.result_dtype(call), hf32)
 
 
 def tolerance(name, dtype, hf32="none"):
