@@ -1,5 +1,5 @@
-"""`python -m benchmarks.kernels`: one small run, stopped and gone on with; what is made of its rows;
-and every refusal, in one sentence."""
+"""`python -m benchmarks.kernels`: one small run, stopped and gone on with; what is made of its
+rows; and every refusal, in one sentence."""
 
 import json
 import subprocess

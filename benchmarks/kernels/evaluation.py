@@ -1,5 +1,7 @@
-"""A whole evaluation that another benchmark timed, as a row of the same format: `benchmarks/unet.py`,
-`vae.py` and `edit.py` write such rows, and `compare` reads them."""
+"""A whole evaluation that another benchmark timed, as a row of the same format.
+
+`benchmarks/unet.py`, `vae.py` and `edit.py` write such rows, and `compare` reads them.
+"""
 
 from pathlib import Path
 

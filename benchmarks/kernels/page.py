@@ -100,8 +100,7 @@ def page(rows):
         parts += roofline_of([row for row in calls if row["dtype"] == dtype], anchors)
     parts += [
         "<h2>Every call</h2>",
-        "<p>A click on a column's name sorts by it.</p>",
-        '<p class="search"><label>Rows with the words <input type="search"></label></p>',
+        '<p class="search">A click on a column\'s name sorts by it. <label>Rows with the words <input type="search"></label></p>',
         *table("calls", COLUMNS, sorted(calls, key=lambda row: -(spent(row) or 0)) + anchors),
     ]
     style, script = (read(name) for name in ("page.css", "page.js"))
@@ -183,6 +182,7 @@ def time_of_families(calls):
     if not keys:
         return
     yield "<h2>Where the time goes</h2>"
+    yield "<p>Count x median of each call; by a timer of the host with their launches.</p>"
     yield legend()
     for key in keys:
         own = [r for r in timed if (r["suite"], r["dtype"], r["variant"]) == key]
