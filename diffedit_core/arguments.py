@@ -71,7 +71,7 @@ def add_options(command, stages):
     groups = {stage: command.add_argument_group(TITLES[stage]) for stage in stages}
     for name, declared in DECLARED.items():
         found = [stage for stage in stages_of(name) if stage in stages]
-        if not found:
+        if not found or declared.batch:
             continue
         kind, default = declared.check.kind, getattr(Options, name)
         shown = {"default": NONE, "help": f"{declared.help} (paper: {str(default).lower()})"}

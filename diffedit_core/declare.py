@@ -64,6 +64,7 @@ class Declared(NamedTuple):
     needs, unless: an option without which, or with which, this one changes nothing.
     flag: its name on the command line, without the dashes.
     cost: it changes memory and speed only.
+    batch: it matters in a batch of several pictures only, so that the command line has no flag.
     """
 
     check: Check
@@ -74,9 +75,21 @@ class Declared(NamedTuple):
     unless: str
     flag: str
     cost: bool
+    batch: bool
 
 
-def option(default, check, stage, help, also=None, needs=None, unless=None, flag=None, cost=False):
+def option(
+    default,
+    check,
+    stage,
+    help,
+    also=None,
+    needs=None,
+    unless=None,
+    flag=None,
+    cost=False,
+    batch=False,
+):
     """Declare an option; see `Declared`."""
-    declared = Declared(check, stage, help, also or {}, needs, unless, flag, cost)
+    declared = Declared(check, stage, help, also or {}, needs, unless, flag, cost, batch)
     return dataclasses.field(default=default, metadata={"declared": declared})

@@ -81,6 +81,7 @@ class Options:
         "mask",
         "statistics of each image by itself, or of the whole batch",
         also={"trail": "num_reg_steps"},
+        batch=True,
     )
 
     # trail

@@ -112,7 +112,7 @@ class Run(NamedTuple):
     options, parts: `Options`, `Parts`.
     keep: called as keep(stage, key, function), gives function(), or what it gave earlier for an
         equal key. A key holds the options, sentences and functions that the value depends on; a
-        cache is of one model, one batch of pictures and their draws.
+        cache is of one model, one batch of pictures, their draws and one tiling.
     watch: called as watch(phase, total, iterable), gives the same items: a progress bar.
     """
 

@@ -1,6 +1,6 @@
 """Plant faults in the equations and see that the tests find every one.
 
-    python -m tests.mutations [--only NAME] [--list]
+    python -m tests.mutations [--only NAME ...] [--list]
 
 Each fault replaces a piece of text in a copy of the tree; then the tests that belong to the file
 run there until one fails. Before that they have to pass there without a fault.
@@ -106,13 +106,19 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", help="faults of this module, or with this in their names")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="faults of these modules, or with one of these in their names",
+    )
     parser.add_argument("--list", action="store_true", help="only name them")
     arguments = parser.parse_args()
     chosen = [
         f
         for f in FAULTS
-        if not arguments.only or f.module.endswith(arguments.only) or arguments.only in f.name
+        if not arguments.only
+        or any(f.module.endswith(only) or only in f.name for only in arguments.only)
     ]
     if arguments.list:
         print("\n".join(f"{fault.module:<26} {fault.name}" for fault in chosen))

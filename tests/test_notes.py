@@ -92,7 +92,8 @@ def options_table():
         others = [getattr(RECIPES[recipe], name) for recipe in ("smooth", "diffusers")]
         changes = ["" if value == default else shown(value) for value in others]
         stage = ", ".join((declared.stage, *declared.also))
-        yield [f"`--{flag(name)}`", stage, shown(default), *changes, declared.help]
+        named = name if declared.batch else f"--{flag(name)}"
+        yield [f"`{named}`", stage, shown(default), *changes, declared.help]
 
 
 def test_the_table_of_options_is_what_is_declared():

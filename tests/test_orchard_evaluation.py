@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from benchmarks import integrators
-from benchmarks.orchard import classifier as C, evaluate as E, masks, measures, methods, world as W
+from benchmarks.orchard import backgrounds, classifier as C, evaluate as E, masks, measures, methods
+from benchmarks.orchard import world as W
 from diffedit_core import schedule
 from diffedit_core.draws import draws
 from diffedit_core.edit import edit
@@ -459,3 +460,27 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path):
     for more, changed in ((("--edits", "3"), options), ((), options.replace(mask_threshold=0.4))):
         with pytest.raises(InputError, match="another --out"):
             E.begin(arguments(*more), changed)
+
+
+@given(st.integers(1, 4), st.integers(1, 6))
+def test_a_mosaic_holds_every_scene_and_changes_in_one(count, number):
+    """Outside the edited scene a mosaic's source and truth are equal, and nothing is masked."""
+    pictures = np.random.default_rng(count).standard_normal((2, number, 3, 4, 4))
+    cases = [
+        methods.Case("fruit", None, None, source, truth, np.ones((4, 4), bool))
+        for source, truth in zip(*pictures)
+    ]
+    found = backgrounds.mosaics(cases, count)
+    sources, truths, masks = (
+        np.stack([getattr(c, n) for c in found]) for n in ("source", "truth", "mask")
+    )
+    assert sources.shape == (number, 3, 4 * count, 4 * count)
+    assert np.array_equal(backgrounds.edited_scenes(sources, count), pictures[0])
+    assert np.array_equal(backgrounds.edited_scenes(truths, count), pictures[1])
+    assert backgrounds.edited_scenes(masks[:, None], count).all()
+    assert (masks.sum((1, 2)) == 16).all()
+    changed = (sources != truths).any(1)
+    assert np.array_equal(changed, masks)
+    if count > 1 and number > 1:  # beside the edited scene come the next ones
+        second = sources[0, :, :4, 4:8]
+        assert np.array_equal(second, pictures[0, 1])

@@ -2,8 +2,10 @@
 
     python -m benchmarks.orchard.backgrounds --work W                     validation: what to choose
     python -m benchmarks.orchard.backgrounds --work W --split test --edits 201 --chosen
+    python -m benchmarks.orchard.backgrounds --work W --edits 4 --chosen --mask true --mosaic 8
 
-Each scene is edited once; its arrays stay in the folder W, so that a run can be stopped and
+With `--mask true` the true mask is used instead of one that is looked for. With `--mosaic 8` each
+picture is 8x8 scenes of 128x128, one of which is edited, coded in tiles: 1024x1024. Each scene is edited once; its arrays stay in the folder W, so that a run can be stopped and
 continued, and another way costs nothing. Remnants is the share of clearly changed pixels that end
 nearer to the source than to the truth (`measures.remnants`).
 """
@@ -19,11 +21,12 @@ from diffedit_core.files import written
 from diffedit_core.model import ORCHARD, Model
 from diffedit_core.options import RECIPES, Options
 from diffedit_core.results import pixel_weight
+from diffedit_core.vae import Tiling
 
 from . import classifier as judges, measures, methods, world
 from .measures import frechet, interval
 
-BATCH = 10  # edits at once
+BATCH = 10  # edits at once, one where they are mosaics
 PIXELS = (0, 4, 8)  # of growth and of feather, tried on validation scenes
 COLUMNS = {
     "outside true mask, dB": "background psnr",
@@ -51,19 +54,68 @@ def ways(chosen):
 def edits(arguments, cases):
     """{"decoded", "roundtrip" [N,3,H,W], "mask" [N,h,w]} of the cases, in their order."""
     model, parts = None, []
-    for start in tqdm(range(0, len(cases), BATCH), desc="edits", disable=None):
+    size = 1 if arguments.mosaic > 1 else BATCH
+    for start in tqdm(range(0, len(cases), size), desc="edits", disable=None):
         name = f"{arguments.split}-{arguments.recipe}-{start}"
+        if arguments.mask == "true" or arguments.mosaic > 1:
+            name += f"-{arguments.mask}-{arguments.mosaic}-{arguments.steps}"
         file = arguments.work / f"{name}-{methods.model_name(arguments.model)}.npz"
         if not file.exists():
             model = model or Model.load(arguments.model)
-            batch = cases[start : start + BATCH]
+            batch = cases[start : start + size]
             changes = {**_of(RECIPES[arguments.recipe]), "background": "restored"}
-            found = methods.run("DiffEdit", model, changes, batch).edit
+            changes["num_inference_steps"] = arguments.steps
+            masks = on_latents(batch, model) if arguments.mask == "true" else None
+            tiling = Tiling() if arguments.mosaic > 1 else None
+            found = methods.run("DiffEdit", model, changes, batch, masks=masks, tiling=tiling).edit
             arrays = {n: getattr(found, n) for n in ("decoded", "roundtrip", "mask")}
             with written(file) as part:
                 np.savez(part, **arrays)
         parts.append(np.load(file))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0].files}
+
+
+def on_latents(cases, model):
+    """The true masks [N,h,w] of latent cells: 1 where any pixel of the cell changes."""
+    factor = model.configs.vae.factor
+    return np.stack([world.on_grid(case.mask, factor) for case in cases]).astype(np.float32)
+
+
+def mosaics(cases, count):
+    """Each case within count x count scenes: the others are the sources of the cases that follow.
+
+    The i-th case is in the i-th place, by rows, so that edges and corners have their turn.
+    """
+    found = []
+    for i, case in enumerate(cases):
+        around = [cases[(i + j) % len(cases)].source for j in range(1, count**2)]
+        place = i % count**2
+
+        def tiled(own, others=around, place=place):
+            return joined([*others[:place], own, *others[place:]], count)
+
+        mask = tiled(case.mask[None], [np.zeros_like(case.mask[None])] * len(around))[0]
+        source, truth = tiled(case.source), tiled(case.truth)
+        found.append(case._replace(source=source, truth=truth, mask=mask))
+    return found
+
+
+def joined(pictures, count):
+    """count^2 pictures [C,H,W], by rows -> [C, count H, count W]."""
+    rows = [np.concatenate(pictures[i : i + count], 2) for i in range(0, len(pictures), count)]
+    return np.concatenate(rows, 1)
+
+
+def edited_scenes(images, count):
+    """The scene of each mosaic that was edited: [N,C,count H,count W] -> [N,C,H,W]."""
+    size = images.shape[-1] // count
+    places = [divmod(i % count**2, count) for i in range(len(images))]
+    return np.stack(
+        [
+            image[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
+            for image, (row, column) in zip(images, places)
+        ]
+    )
 
 
 def _of(options):
@@ -95,16 +147,16 @@ def finished(way, arrays, sources):
     return np.clip(pixels, -1, 1)
 
 
-def lines(cases, arrays, chosen):
-    """Lines of the Markdown table."""
+def lines(cases, arrays, chosen, count=1):
+    """Lines of the Markdown table, for mosaics of count x count scenes."""
     judge_of = judges.Classifier.load(judges.TRAINED)
     sources, truths = (np.stack([getattr(c, n) for c in cases]) for n in ("source", "truth"))
-    true_features = judge_of(truths)[0]
+    true_features = judge_of(edited_scenes(truths, count))[0]
     yield f"| n = {len(cases)} | {' | '.join(COLUMNS)} | CSFID |"
     yield "|---" * (len(COLUMNS) + 2) + "|"
     for name, way in ways(chosen).items():
         images = finished(way, arrays, sources)
-        features, classes = judge_of(images)
+        features, classes = judge_of(edited_scenes(images, count))
         rows = [judge(*row) for row in zip(cases, images, arrays["mask"] > 0.5, classes)]
         cells = [shown([row[key] for row in rows]) for key in COLUMNS.values()]
         yield f"| {name} | {' | '.join(cells)} | {frechet(features, true_features):.1f} |"
@@ -126,11 +178,17 @@ def main():
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--edits", type=int, default=30)
     parser.add_argument("--recipe", choices=("paper", "smooth"), default="paper")
+    parser.add_argument("--mask", choices=("found", "true"), default="found")
+    parser.add_argument("--mosaic", type=int, default=1, metavar="N", help="N x N scenes a picture")
+    parser.add_argument("--steps", type=int, default=Options().num_inference_steps)
     parser.add_argument("--chosen", action="store_true", help="only the default growth and feather")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     cases = methods.cases(arguments.edits, arguments.split, world.EDITS)
-    print("\n".join(lines(cases, edits(arguments, cases), arguments.chosen)))
+    if arguments.mosaic > 1:
+        cases = mosaics(cases, arguments.mosaic)
+    arrays = edits(arguments, cases)
+    print("\n".join(lines(cases, arrays, arguments.chosen, arguments.mosaic)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ needs to be run on the benchmark, and all that `score.py` needs to score it. num
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from diffedit_core import files
 from diffedit_core.errors import InputError
 
 from . import splits, world as W
@@ -59,10 +59,8 @@ def draw(seed, size=W.SIZE):
 
 def write_array(path, array):
     """Save an array as a file that appears whole or not at all."""
-    part = path.with_suffix(".part")
-    with open(part, "wb") as handle:
+    with files.written(path) as part, open(part, "wb") as handle:
         np.save(handle, array)
-    os.replace(part, path)
 
 
 def take(chunks, index):
@@ -148,17 +146,16 @@ def write_split(split, size, out, count):
     """
     if out.exists():
         raise InputError(f"{out} exists: give another --out, or remove it.")
-    part = out.with_name(out.name + ".part")
-    for name in IMAGES:
-        (part / f"{name}s").mkdir(parents=True, exist_ok=True)
-    with open(part / INDEX, "w", encoding="utf-8") as handle:
-        for i in tqdm(range(count), desc=split, disable=None):
-            edit = splits.edit(split, i, size)
-            row = row_of(edit)
-            for name, array in arrays_of(edit).items():
-                Image.fromarray(array).save(part / row[name])
-            print(json.dumps(row), file=handle)
-    os.replace(part, out)
+    with files.folder_written(out) as part:
+        for name in IMAGES:
+            (part / f"{name}s").mkdir()
+        with open(part / INDEX, "w", encoding="utf-8") as handle:
+            for i in tqdm(range(count), desc=split, disable=None):
+                edit = splits.edit(split, i, size)
+                row = row_of(edit)
+                for name, array in arrays_of(edit).items():
+                    Image.fromarray(array).save(part / row[name])
+                print(json.dumps(row), file=handle)
 
 
 def read_split(folder):

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from diffedit_core import images, model as M
 from diffedit_core.errors import InputError
+from diffedit_core.files import written
 from diffedit_core.mask import normalise
 from diffedit_core.options import RECIPES
 
@@ -319,8 +320,8 @@ def write(folder, results):
         ("results.json", json.dumps(results, indent=1, default=float) + "\n"),
         ("results.md", text),
     ):
-        (folder / "results.part").write_text(content, encoding="utf-8")
-        (folder / "results.part").replace(folder / name)
+        with written(folder / name) as part:
+            part.write_text(content, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ METHODS = {
 }
 
 
-def run(name, model, changes, batch, keep=compute, only_mask=False):
+def run(name, model, changes, batch, keep=compute, only_mask=False, masks=None, tiling=None):
     """The `Outcome` of a method for a batch of cases.
 
     Args:
@@ -68,6 +68,8 @@ def run(name, model, changes, batch, keep=compute, only_mask=False):
         changes: of the method's recipe, as {option: value}.
         keep: as in `parts.Run`; of one batch.
         only_mask: stop after the masks.
+        masks: [B,h,w] in [0,1] to use instead of looking for them.
+        tiling: `vae.Tiling` for large pictures.
     """
     method, images = METHODS[name], np.stack([case.source for case in batch])
     if method is None:
@@ -85,7 +87,9 @@ def run(name, model, changes, batch, keep=compute, only_mask=False):
         options,
         draws(options, [case.scene.seed for case in batch], latent_shape(model, images.shape)),
         negative=sources if method.negative == "source" else "",
+        mask=masks,
         only_mask=only_mask,
+        tiling=tiling,
         parts=parts,
         keep=keep,
     )[0]
@@ -99,13 +103,13 @@ def latent_shape(model, shape):
     return (model.configs.latent_channels, shape[-2] // factor, shape[-1] // factor)
 
 
-def cases(count, split="test", kinds=world.EDITS):
-    """The first edits of a split, their kinds in turn."""
+def cases(count, split="test", kinds=world.EDITS, size=world.SIZE):
+    """The first edits of a split, their kinds in turn, drawn at a size of `world.SIZES`."""
     found = []
     for i in range(count):
         scene, kind = world.sample_scene(world.SEEDS[split][i]), kinds[i % len(kinds)]
         edited = world.random_edit(scene, kind)
-        pictures = [world.render(s)[0] for s in (scene, edited)]
+        pictures = [world.render(s, size)[0] for s in (scene, edited)]
         source, truth = data.to_model(np.stack(pictures))
         found.append(Case(kind, scene, edited, source, truth, world.true_mask(*pictures)))
     return found

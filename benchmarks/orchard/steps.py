@@ -20,7 +20,7 @@ from mindspore import nn, ops
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from diffedit_core import params as P
+from diffedit_core import files, params as P
 from diffedit_core.errors import InputError
 from diffedit_core.graphs import Graph
 
@@ -160,12 +160,11 @@ class Progress(NamedTuple):
 def save_checkpoint(path, train_step, progress):
     """Write progress, weights, moments and average as one file, which appears whole or not at
     all."""
-    path = Path(path)
-    part = path.with_suffix(".part")
-    save_file(train_step.arrays(), str(part), metadata={"progress": json.dumps(progress._asdict())})
-    with open(part, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(part, path)
+    metadata = {"progress": json.dumps(progress._asdict())}
+    with files.written(path) as part:
+        save_file(train_step.arrays(), str(part), metadata=metadata)
+        with open(part, "rb") as handle:
+            os.fsync(handle.fileno())
 
 
 def load_checkpoint(path, train_step, facts):

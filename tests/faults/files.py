@@ -147,6 +147,20 @@ FAULTS = (
         "return drawn * self.configs.vae.scaling_factor",
         "return drawn",
     ),
+    Fault(
+        "SD's scaling in place of the config's, encoding",
+        "diffedit_core/model",
+        "return drawn * self.configs.vae.scaling_factor",
+        "return drawn * 0.18215",
+        "scaled_once",
+    ),
+    Fault(
+        "SD's scaling in place of the config's, decoding",
+        "diffedit_core/model",
+        "latents.asnumpy() / self.configs.vae.scaling_factor",
+        "latents.asnumpy() / 0.18215",
+        "scaled_once",
+    ),
     # --- pictures and masks
     Fault(
         "half a level is rounded to even",
