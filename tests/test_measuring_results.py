@@ -133,6 +133,14 @@ def test_what_makes_two_rows_the_same():
         records.record(opp="conv2d")
 
 
+def test_errors_in_units_of_the_bound():
+    """Operations that only move numbers allow none."""
+    assert records.of_bound(row(error=1e-4, tolerance=2e-4)) == 0.5
+    assert records.of_bound(row(error=0.0, tolerance=0.0)) == 0
+    assert records.of_bound(row(error=1e-4, tolerance=0.0)) is None
+    assert records.of_bound(row(error=None)) is None
+
+
 def test_files_that_are_none(tmp_path):
     file = tmp_path / "r.jsonl"
     refused(lambda: records.read(file), "cannot be read")

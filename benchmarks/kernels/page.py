@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffedit_core.errors import InputError
 
-from . import books, compare, machine, peaks, roofline
+from . import books, compare, machine, peaks, records, roofline
 
 HERE = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -48,11 +48,6 @@ def spent(row):
     return us and us * row["count"] / 1e3
 
 
-def of_bound(row):
-    """The error in units of the largest one allowed."""
-    return row["error"] / row["tolerance"] if row["error"] is not None else None
-
-
 # title, value of a row, how it is shown; a column of texts is sorted and set as text
 COLUMNS = (
     ("operation", field("op"), text),
@@ -81,7 +76,7 @@ COLUMNS = (
     ("AiCPU, us", field("aicpu_us"), digits),
     ("first call, s", field("first_call_s"), digits),
     ("memory, MB", field("max_memory_allocated", 1e-6), digits),
-    ("error / allowed", of_bound, digits),
+    ("error / allowed", records.of_bound, digits),
     ("note", field("note"), text),
 )
 

@@ -82,6 +82,13 @@ def key(row):
     return tuple(json.dumps(row.get(name)) for name in KEY)
 
 
+def of_bound(row):
+    """The error in units of the largest one allowed; None where it is not known, or none is."""
+    if row["error"] == 0:
+        return 0.0
+    return row["error"] / row["tolerance"] if row["error"] and row["tolerance"] else None
+
+
 def read(file):
     """The rows of a file, oldest first.
 

@@ -215,5 +215,5 @@ def line(row):
     return (
         f"{head}{us:11.1f} us ({times['p20']:.1f} to {times['p80']:.1f})"
         f"{row['tflops'] * 1e3:8.1f} GFLOP/s{row['gbs']:7.1f} GB/s {share:<20} "
-        f"error {row['error'] / row['tolerance']:.2f}  {shapes}{note}"
+        f"error {records.of_bound(row):.2f}  {shapes}{note}"
     )
