@@ -95,7 +95,8 @@ def page(rows):
         parts += roofline_of([row for row in calls if row["dtype"] == dtype], anchors)
     parts += [
         "<h2>Every call</h2>",
-        '<p class="search">A click on a column\'s name sorts by it. <label>Rows with the words <input type="search"></label></p>',
+        '<p class="search">A click on the name of a column sorts by it. <label>Rows with the words '
+        '<input type="search"></label></p>',
         *table("calls", COLUMNS, sorted(calls, key=lambda row: -(spent(row) or 0)) + anchors),
     ]
     style, script = (read(name) for name in ("page.css", "page.js"))

@@ -165,8 +165,7 @@ def run(settings, planned, tables, writer, say):
         for op, call in anchors(dtype):
             head = head_of_call(settings, "anchor", "anchors", dtype, "library", call, op=op)
             head["count"] = 1
-            table = K.default_kernels() if K.device() != "CPU" else "cpu"
-            found += here.rows([(head, table)], call, None)
+            found += here.rows([(head, K.default_kernels())], call, None)
     for each in planned:
         found += run_part(here, each, peaks.measured(found, each.dtype))
     return sum(peaks.time_of(row) is None for row in found)
