@@ -1,6 +1,7 @@
 """benchmarks.kernels: operations, bytes and oracles of a call against loops that are counted and
 against the slow oracles; what a model calls against the trace."""
 
+import dataclasses
 import math
 from collections import Counter
 
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from benchmarks.kernels import cases, flops, glue, models, oracle
 from benchmarks.kernels.tolerance import tolerance
 from diffedit_core import kernels as K
+from diffedit_core.config import TextConfig, UNetConfig, VAEConfig
 from diffedit_core.trace import Call
 
 from . import reference as R
+from .test_config import TEXT_15, TEXT_21, UNET_15, UNET_21, VAE_21
 
 small = st.integers(1, 3)
 
@@ -316,6 +319,20 @@ def test_hf32_widens_the_bound_of_the_products_that_may_use_it_only():
 
 
 # --- what a model calls ---------------------------------------------------------------------------
+
+
+def test_architectures_are_those_of_the_released_files():
+    """But for the size, which is in SIZES, and for what the kernels decide."""
+    for name, files in (("sd21-base", (UNET_21, TEXT_21)), ("sd15", (UNET_15, TEXT_15))):
+        own = dict(models.KNOWN[name])
+        released = UNetConfig.read(files[0])
+        same = {n: getattr(released, n) for n in ("sample_size", "upcast_attention")}
+        own["unet"] = dataclasses.replace(own["unet"], **same)
+        assert own["unet"] == released and own["text"] == TextConfig.read(files[1])
+        read = VAEConfig.read(VAE_21)
+        assert dataclasses.replace(own["vae"], sample_size=read.sample_size) == read
+    assert models.KNOWN["sd21"] == models.KNOWN["sd21-base"]
+    assert models.SIZES == {"sd21": 768, "sd21-base": 512, "sd15": 512}
 
 
 def test_calls_of_stable_diffusion():

@@ -8,8 +8,7 @@ from pathlib import Path
 from diffedit_core.errors import InputError
 
 from . import machine, models, records, timers
-
-DTYPES = ("fp32", "fp16", "bf16")
+from .arguments import DTYPES
 
 
 def add_options(parser):

@@ -8,8 +8,9 @@ def heading(where, settings):
     versions = ", ".join(f"{name} {where[name]}" for name in where if where[name])
     return (
         f"# {versions}\n# jit level {settings.jit_level or 'default'}, HF32 {settings.hf32}, "
-        f"caches {settings.l2}, {settings.iters} calls {settings.repeats} times after "
-        f"{settings.warmup}\n# median (20 % to 80 %); errors in units of the largest one allowed"
+        f"caches {settings.l2}, timers {', '.join(settings.timers)}, {settings.iters} calls "
+        f"{settings.repeats} times after {settings.warmup}\n"
+        "# median (20 % to 80 %); errors in units of the largest one allowed"
     )
 
 

@@ -15,8 +15,8 @@ from diffedit_core import kernels as K
 from diffedit_core.errors import InputError
 
 from . import profiler_csv
+from .arguments import TIMERS
 
-TIMERS = ("device", "event", "wall")
 FLUSH_BYTES = 384 << 20  # twice the largest second-level cache of the table of peaks
 DISAGREEMENT = 0.02  # a shorter timer may be longer by this share before it is called wrong
 
