@@ -5,6 +5,8 @@ MindSpore, so that `--help` answers at once.
 """
 
 import argparse
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from .options import DECLARED, RECIPES, Options, stages_of
 
@@ -18,6 +20,7 @@ TITLES = {
     "picture": "the picture that comes back",
 }
 METAVARS = {int: "N", float: "X"}
+PLACES = ("IMAGE", "FILE", "DIR", "DIR|REPO")  # metavars of files and folders
 NONE = argparse.SUPPRESS  # a default that says: as the recipe has it
 
 
@@ -29,6 +32,45 @@ def flag(name):
 def given(arguments, name):
     """A value of the command line, None where it was left out."""
     return getattr(arguments, name, None)
+
+
+def words(arguments, leave_out=()):
+    """A command line that does the same, as a list of words: files and folders by their names
+    alone, and nothing that has its default.
+
+    Args: leave_out: names of arguments.
+    """
+    found = ["diffedit", arguments.command, bare(arguments.image)]
+    for action in commands(parser())[arguments.command]._actions:
+        name, value = action.dest, given(arguments, action.dest)
+        if name in (*leave_out, "image", "quiet") or value in (None, action.default):
+            continue
+        if isinstance(value, bool):
+            found.append(action.option_strings[0 if value else -1])
+            continue
+        for each in value if isinstance(value, list) else [value]:
+            place = action.metavar in PLACES
+            text = bare(each, action.dest == "model") if place else str(each)
+            flagged = action.option_strings[0]
+            found += [f"{flagged}={text}"] if text.startswith("-") else [flagged, text]
+    return found
+
+
+def bare(place, repository=False):
+    """The name of a file, folder or address without what is before it; "-" as it is.
+
+    Args: repository: whether what is no folder here is a repository, whose whole name it needs.
+    """
+    text = str(place)
+    if text == "-" or repository and not Path(text).exists():
+        return text
+    name = Path(urlsplit(text).path if "://" in text else text).name or "picture"
+    return f"./{name}" if name.startswith("-") else name
+
+
+def commands(top):
+    """{name: parser} of the commands of `parser`."""
+    return top._subparsers._group_actions[0].choices
 
 
 def parser():
@@ -119,6 +161,9 @@ def add_common(command):
     dtypes = ("fp32", "fp16", "bf16")
     model.add_argument("--dtype", choices=dtypes, default="fp32", help="of weights and activations")
     model.add_argument(
+        "--hf32", action="store_true", help="on Ascend, round fp32 products to 11 bits: faster"
+    )
+    model.add_argument(
         "--kernels",
         default="auto",
         metavar="NAME",
@@ -140,6 +185,13 @@ def add_files(command):
         metavar="FILE",
         help="write source, heat map, mask and result side by side",
     )
+    add(
+        "--report",
+        default=NONE,
+        metavar="FILE",
+        help="write a page of all that, with sliders that make the mask from the noise map",
+    )
+    add("--report-full", action="store_true", help="whole pictures in it, not of screen size")
     add(
         "--size",
         type=int,

@@ -78,6 +78,7 @@ def info(options):
         f"{kernels.default_kernels()!r} (of {', '.join(kernels.LOWERINGS)}; "
         f"{', '.join(kernels.UNTRIED)} not run on a device yet)"
     )
+    print("fp32 products    rounded to HF32 only on Ascend, and only with --hf32")
     return 0
 
 
@@ -102,7 +103,8 @@ def run(arguments):
     half = arguments.dtype == "fp16"
     place = model_place(given(arguments, "model"), half)
 
-    from . import edit, folder, model, trace_files, vae
+    from . import edit, folder, model, report, trace_files, vae
+    from .doubts import doubt, limits_of_picture, limits_of_words
     from .plan import describe, plan
     from .progress import Bars
 
@@ -118,10 +120,9 @@ def run(arguments):
     draws = make_draws(arguments, job)
 
     bars = Bars(arguments.quiet)
+    settings = dict(dtype=arguments.dtype, kernels=kernel_name(arguments), hf32=arguments.hf32)
     with bars.open("loading", 3) as step:
-        loaded = model.Model.load(
-            found, arguments.dtype, kernel_name(arguments), on_component=lambda name: step(name)
-        )
+        loaded = model.Model.load(found, on_component=lambda name: step(name), **settings)
     loaded.on_compile = bars.note
     try:
         edits = edit.edit(
@@ -139,11 +140,16 @@ def run(arguments):
     finally:
         bars.close()
     doubt(arguments, limits_of_picture(job, edits))
-    for target, one, files in zip(arguments.target, edits, outputs):
-        write(arguments, job, target, one, files, found.configs.vae.factor)
+    results = [
+        write(arguments, job, *each, found.configs.vae.factor)
+        for each in zip(arguments.target, edits, outputs)
+    ]
+    if given(arguments, "report"):
+        report.write(arguments, job, edits, results, costs, bars)
     if given(arguments, "save_trace"):
         trace_files.save(arguments, job, draws, edits, costs, found.path)
     written = [str(path) for files in outputs for path in files.values()]
+    written += filter(None, [given(arguments, "report")])
     if not arguments.quiet and "-" not in written:
         print("\n".join(written))
     return 0
@@ -155,34 +161,6 @@ def model_place(source, half=False):
     from .hub import find
 
     return None if source is None else find(source, half)
-
-
-def limits_of_words(folder, prompts):
-    """What to say about words that the model never saw, or None."""
-    from .limits import words_sentence
-
-    each = (prompts.source, *prompts.targets, *prompts[2:])
-    return words_sentence(folder, [text for text in each if text])
-
-
-def limits_of_picture(job, edits):
-    """What to say about a picture that the autoencoder cannot hold, or None."""
-    from .images import crop
-    from .limits import picture_sentence
-
-    for edit in edits:
-        if edit.roundtrip is not None:
-            return picture_sentence(crop(job.image, job.size), crop(edit.roundtrip, job.size))
-    return None
-
-
-def doubt(arguments, sentence):
-    """Say what makes the result doubtful; with --strict, stop."""
-    if sentence is None:
-        return
-    if arguments.strict:
-        raise InputError(f"{sentence} (--strict)")
-    warnings.warn(sentence[:1].upper() + sentence[1:] + ".", stacklevel=2)
 
 
 def prepare(arguments, configs):

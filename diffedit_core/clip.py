@@ -1,9 +1,6 @@
 """CLIP's text encoder: SD 2.x's OpenCLIP-H (exact GELU, 23 of its 24 layers) and SD 1.x's ViT-L
 (quick GELU) by config."""
 
-import mindspore as ms
-from mindspore import ops
-
 from . import kernels as K
 from . import params as P
 
@@ -48,7 +45,7 @@ def apply(params, ids, config, kernels):
     Source: Radford et al. 2021 (arXiv 2103.00020), section 2.4.
     """
     embeddings = params["text_model.embeddings"]
-    h = ops.gather(embeddings["token_embedding"]["weight"], ids.astype(ms.int32), 0)
+    h = K.embedding(embeddings["token_embedding"], ids, kernels)
     h = h + embeddings["position_embedding"]["weight"][: ids.shape[1]]
     for i in range(config.num_hidden_layers):
         layer = params["text_model.encoder.layers." + str(i)]

@@ -225,7 +225,7 @@ def edit(
 
             edits[target] = keep("picture", run.key("picture", *key), finished)
         else:
-            edits[target] = unedited(image, *arrays)
+            edits[target] = unedited(options, image, *arrays)
             if not only_mask:
                 notices.empty_mask(prompts.source, target, given=mask is not None)
     return [edits[target] for target in prompts.targets]

@@ -36,18 +36,49 @@ def smooth(noise_map, sigma):
     """
     if sigma == 0:
         return noise_map
-    rows, columns = [
-        Tensor(gaussian_weights(n, sigma)).astype(noise_map.dtype) for n in noise_map.shape[1:]
-    ]
-    return ops.matmul(ops.matmul(rows, noise_map), columns.T)
+    down = _weighted(noise_map, sigma)
+    return _weighted(down.swapaxes(1, 2), sigma).swapaxes(1, 2)
+
+
+def _weighted(values, sigma):
+    """G v along axis 1 of [B,n,w]."""
+    kind = np.float64 if values.dtype == ms.float64 else np.float32
+    weights = Tensor(gaussian_weights(values.shape[1], sigma).T.astype(kind))
+    products = weights.expand_dims(-1) * values.expand_dims(2)  # [B,n,n,w], what is summed first
+    return total(products)
 
 
 def gaussian_weights(n, sigma):
-    """G of `smooth`, float64 [n,n]."""
+    """G of `smooth`, float64 [n,n].
+
+    Weights below 2^-52 of the largest are none. The product of two would leave float32's normal
+    numbers, which some devices take for 0 and some do not.
+    """
     with np.errstate(over="ignore"):
-        distance = np.subtract.outer(np.arange(n), np.arange(n)) / sigma
-        weights = np.exp(-(distance**2) / 2)
+        distances = np.subtract.outer(np.arange(n), np.arange(n)) / sigma
+        weights = np.exp(-(distances**2) / 2)
+    weights = np.where(weights < 2.0**-52, 0, weights)
     return weights / weights.sum(1, keepdims=True)
+
+
+def total(values):
+    """The sum over axis 1 of [B,n,...] by halves: v[:,:n/2] + v[:,n/2:] until one is left, as if
+    zeros made n a power of two.
+
+    Each addition is rounded by itself and their order is fixed, so that every device gets the same
+    number, and the page of a report, too.
+
+    Law: the number does not depend on the rest of the batch.
+    """
+    count = values.shape[1]
+    half = 1 << max(0, (count - 1).bit_length() - 1)
+    if half < count < 2 * half:
+        first = values[:, : count - half] + values[:, half:]
+        values = ops.cat([first, values[:, count - half : half]], 1)
+    while values.shape[1] > 1:
+        half = values.shape[1] // 2
+        values = values[:, :half] + values[:, half:]
+    return values[:, 0]
 
 
 def normalise(noise_map, clamp_ratio, over="image", clamp_quantile=0.0):
@@ -71,13 +102,12 @@ def normalise(noise_map, clamp_ratio, over="image", clamp_quantile=0.0):
     Source: DiffEdit, section 3.2, step 1.
     Laws: scale-invariant; monotonic; bounded; of "image": independent of the rest of the batch.
     """
-    axes = (1, 2) if over == "image" else (0, 1, 2)
+    rows = noise_map.reshape(noise_map.shape[0] if over == "image" else 1, -1)
     if clamp_quantile:
-        clamp = quantile(
-            noise_map.reshape(noise_map.shape[0] if over == "image" else 1, -1), clamp_quantile
-        ).reshape(-1, 1, 1)
+        clamp = quantile(rows, clamp_quantile)
     else:
-        clamp = noise_map.mean(axes, keep_dims=True) * clamp_ratio
+        clamp = total(rows) / rows.shape[1] * clamp_ratio
+    clamp = clamp.reshape(-1, 1, 1)
     return ops.minimum(noise_map, clamp) / ops.select(clamp > 0, clamp, ops.ones_like(clamp))
 
 
@@ -85,12 +115,12 @@ def quantile(rows, q):
     """The q-quantile of each row, linear between two values: [R,n] -> [R] (Hyndman & Fan 1996,
     definition 7).
 
-    float64 rows are sorted as float32 (MindSpore 2.8).
+    Sorted on the host: a clamp decides the mask, and a device may sort rounded numbers.
     """
-    ordered, place = ops.sort(rows, 1)[0], q * (rows.shape[1] - 1)
+    ordered, place = np.sort(rows.asnumpy(), 1), q * (rows.shape[1] - 1)
     low = min(math.floor(place), rows.shape[1] - 1)
     high = min(low + 1, rows.shape[1] - 1)
-    return ordered[:, low] + (ordered[:, high] - ordered[:, low]) * (place - low)
+    return Tensor(ordered[:, low] + (ordered[:, high] - ordered[:, low]) * (place - low))
 
 
 def threshold(normalised, mask_threshold):

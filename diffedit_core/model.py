@@ -20,8 +20,9 @@ VAE_LAYERS = 10  # the same of the VAE's
 
 BASE_BYTES = 450 << 20  # MindSpore itself
 
-# kernels -> latent cells that the UNet takes at a time: more gain no speed there, but cost memory
-CELLS_AT_ONCE = {"cpu": 4096}
+# kernels -> latent cells that the UNet takes at a time. On a CPU more gain no speed, but cost
+# memory. On Ascend, unmeasured, they bound memory and the parts of attention that a graph unrolls.
+CELLS_AT_ONCE = {"cpu": 4096, **dict.fromkeys(K.UNTRIED, 32768)}
 
 
 class Model:
@@ -34,7 +35,6 @@ class Model:
         graphs: {"text_encoder", "unet", "vae_encoder", "vae_decoder"} -> `Graph`.
         on_compile: None, or called with a text before a graph compiles and with "" after its first
             run.
-        before_run: None, or called with the name and the parameters of a graph before it runs.
     """
 
     def __init__(self, configs, tokenizer, params, dtype="fp32", kernels=None, cells_at_once=None):
@@ -48,7 +48,7 @@ class Model:
             "vae_encoder": Graph(vae.encode, params["vae"], configs.vae, kernels),
             "vae_decoder": Graph(vae.decode, params["vae"], configs.vae, kernels),
         }
-        self.on_compile = self.before_run = None
+        self.on_compile = None
         self._compiled = set()  # (graph, signature of its inputs) that has run
 
     @classmethod
@@ -60,6 +60,7 @@ class Model:
         on_component=None,
         variant=None,
         cells_at_once=None,
+        hf32=False,
     ):
         """Load a folder in the public layout, or a repository id.
 
@@ -72,13 +73,13 @@ class Model:
                 only.
             cells_at_once: how many latent cells the UNet takes at a time (see `rows_at_once`), 0
                 for any number; by default what suits the kernels.
+            hf32: on Ascend, let fp32 products be rounded to HF32 (11 bits of mantissa): faster.
         Raises:
             InputError: anything is missing, malformed, unknown, or does not fit together.
         """
         if dtype not in P.DTYPES:
             raise InputError(f"The dtype is {dtype!r}: choose one of {', '.join(P.DTYPES)}.")
-        if dtype == "bf16" and K.device() == "CPU":
-            raise InputError("MindSpore has no bf16 convolution on a CPU: choose fp32 or fp16.")
+        K.set_up(dtype, hf32)
         half = "fp16" in (dtype, variant)
         found = source if isinstance(source, Found) else check(source, half)
         params = {}
@@ -91,8 +92,6 @@ class Model:
     def _run(self, name, *inputs):
         """Run a graph, announce its compilation, and refuse results that are not finite."""
         graph, key = self.graphs[name], (name, signature(inputs))
-        if self.before_run is not None:
-            self.before_run(name, graph.params)
         fresh = key not in self._compiled
         if fresh and self.on_compile is not None:
             self.on_compile(f"compiling {name}")
@@ -214,8 +213,17 @@ def estimate_memory(configs, latent_size, rows, dtype, kernels):
     cells = latent_size[0] * latent_size[1]
     batches = {rows_at_once(n, cells, default_cells(kernels)) for n in (rows, 1)}
     layer = 4 * sum(batches) * cells * configs.unet.block_out_channels[0]
+    scores = score_bytes(configs, cells, max(batches), dtype, kernels)
     pixels = 4 * cells * configs.vae.factor**2 * configs.vae.block_out_channels[0]
-    return weights, ACTIVATION_LAYERS * layer + VAE_LAYERS * pixels + BASE_BYTES
+    return weights, ACTIVATION_LAYERS * layer + VAE_LAYERS * pixels + scores + BASE_BYTES
+
+
+def score_bytes(configs, cells, rows, dtype, kernels):
+    """Bytes of the largest scores of attention, in the UNet's first level or the VAE's middle."""
+    heads, width = configs.unet.heads[0], configs.unet.block_out_channels[0]
+    unet_bytes = K.score_bytes(kernels, dtype, rows, heads, width // heads, cells)
+    width = configs.vae.block_out_channels[-1]
+    return max(unet_bytes, K.score_bytes(kernels, dtype, 1, 1, width, cells))
 
 
 def default_cells(kernels):

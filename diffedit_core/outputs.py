@@ -11,6 +11,7 @@ from .errors import InputError
 
 
 STANDARD = Path("-")  # standard output
+PAGES = (".html", ".htm")
 
 
 def plan_outputs(arguments):
@@ -31,7 +32,7 @@ def plan_outputs(arguments):
                 "--map-out has nothing to show with --mask: no noise map is computed for a given "
                 "mask."
             )
-    elif not any(wanted.values()):
+    elif not any(wanted.values()) and not given(arguments, "report"):
         wanted["mask"] = f"{stem}-mask.png"
     wanted = {kind: Path(path) for kind, path in wanted.items() if path}
     several = len(arguments.target) > 1
@@ -44,10 +45,11 @@ def plan_outputs(arguments):
         }
         for i in range(len(arguments.target))
     ]
-    paths = [path for files in outputs for path in files.values()]
+    pictures, pages = [path for files in outputs for path in files.values()], page_of(arguments)
+    paths = pictures + pages
     if not arguments.dry_run:
         for path in paths:
-            images.check_writable(path)
+            images.check_writable(path, picture=path not in pages)
         if given(arguments, "save_trace"):
             check_folder(arguments.save_trace)
     if len({p.resolve() for p in paths}) < len(paths):
@@ -60,6 +62,18 @@ def plan_outputs(arguments):
                 f"{source} is the input and would be overwritten: give another output name."
             )
     return outputs
+
+
+def page_of(arguments):
+    """The file of the page, a list of one or none."""
+    path = given(arguments, "report")
+    if path is None:
+        if arguments.report_full:
+            raise InputError("--report-full changes nothing without --report: leave it out.")
+        return []
+    if Path(path).suffix.lower() not in PAGES:
+        raise InputError(f"{path} does not end in .html: browsers need that to show a page.")
+    return [Path(path)]
 
 
 def check_folder(path):
@@ -77,7 +91,7 @@ def check_folder(path):
 
 
 def write(arguments, job, target, edit, files, factor):
-    """Write the pictures of one target, at the input's size."""
+    """Write the pictures of one target, at the input's size. Returns the result."""
     from PIL import Image
 
     from . import images
@@ -100,6 +114,7 @@ def write(arguments, job, target, edit, files, factor):
     shown["grid"] = lambda: images.labelled_grid(labelled)
     for kind, path in files.items():
         images.save_atomically(path, shown[kind]())
+    return result
 
 
 def finished(job, edit):

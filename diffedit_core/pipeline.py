@@ -24,6 +24,7 @@ from . import pipeline_checks as checks
 from . import pipeline_runs as runs
 from .images import load_image, make_image_grid
 from .pipeline_base import Loaded
+from .results import gallery
 from .schedulers import DDIMInverseScheduler, DDIMScheduler
 
 __all__ = [
@@ -36,8 +37,16 @@ __all__ = [
 
 # latents [B,L,C,h,w], noisiest first; images of every one of them, or None
 InversionOutput = namedtuple("InversionOutput", "latents images")
-# images as output_type says; None, as there is no safety checker
-EditOutput = namedtuple("EditOutput", "images nsfw_content_detected")
+
+
+class EditOutput(namedtuple("EditOutput", "images nsfw_content_detected")):
+    """Images as output_type says; None, as there is no safety checker."""
+
+    __slots__ = ()
+
+    def _repr_html_(self):
+        """What a notebook shows: the pictures, if they are PIL's."""
+        return gallery(self.images) if isinstance(self.images, list) else None
 
 
 class StableDiffusionDiffEditPipeline(Loaded):

@@ -4,7 +4,7 @@ progress bar."""
 import dataclasses
 from types import SimpleNamespace
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from . import pipeline_checks as checks
 from . import pipeline_runs as runs
@@ -14,6 +14,7 @@ from .pipeline_loading import load_model
 from .pipeline_parts import VAE, Part, TextEncoder, UNet
 from .pipeline_switches import Switches
 from .pipeline_text import Tokenizer
+from .progress import hidden
 from .schedulers import DDIMInverseScheduler, DDIMScheduler
 
 # what may be assigned: its type, and what to do instead
@@ -46,7 +47,7 @@ class Loaded(Switches):
         self.inverse_scheduler = inverse_scheduler
         self.vae_scale_factor = self.model.configs.vae.factor
         self.tiling = None
-        self._bar_config = {"disable": None}  # no bar where stderr is not a terminal
+        self._bar_config = {"disable": None}  # as `hidden` says
         self._parts = {
             "vae": VAE(self),
             "text_encoder": TextEncoder(self),
@@ -124,11 +125,13 @@ class Loaded(Switches):
         checks.check("iterable", iterable, good, "something to iterate over, or None")
         total = None if total is None else checks.number("total", total, 0)
         settings = checks.bar_settings(settings | self._bar_config)
+        if settings.get("disable", True) is None:
+            settings["disable"] = hidden()
         return tqdm(iterable, total=total if total is None else int(total), **settings)
 
     def set_progress_bar_config(self, **settings):
-        """Settings of tqdm for the bars to come, such as disable=True. By default a bar shows only
-        on a terminal."""
+        """Settings of tqdm for the bars to come, such as disable=True. By default a bar shows
+        on a terminal and in a notebook."""
         self._bar_config |= checks.bar_settings(settings)
 
     def embed_prompts(self, prompt, average=False, clip_skip=None):

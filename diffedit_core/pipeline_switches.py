@@ -48,7 +48,7 @@ REFUSED = {
     "save_pretrained": "the weights are those of the folder that was loaded: copy that folder",
     "push_to_hub": "the weights are those of the folder that was loaded: upload that folder",
     "enable_freeu": "FreeU is not implemented: leave the call out",
-    "enable_group_offload": "weights move by components: call enable_model_cpu_offload",
+    "enable_group_offload": "the compiled graphs hold the weights: leave the call out",
 }
 REFUSED_OF_THE_CLASS = {
     "from_single_file": f"convert the file with `{CONVERT} FILE NEW` and give from_pretrained the "
@@ -66,40 +66,6 @@ class Device(str):
     @property
     def type(self):
         return str(self)
-
-
-class Offload:
-    """`model.before_run` that keeps only the weights of the component that runs on the device."""
-
-    def __init__(self, model):
-        self.trees = {name: graph.params for name, graph in model.graphs.items()}
-        self.resident = None
-        for tree in self._each():
-            move("_offload", tree)
-
-    def __call__(self, name, params):
-        if params is not self.resident:
-            move("_offload", self.resident)
-            move("_load", params)
-            self.resident = params
-
-    def release(self):
-        """Bring all weights back."""
-        for tree in self._each():
-            if tree is not self.resident:
-                move("_load", tree)
-
-    def _each(self):
-        return list({id(tree): tree for tree in self.trees.values()}.values())
-
-
-def move(method, weights):
-    """Parameter._offload releases a weight's device memory and keeps a host copy, _load undoes it.
-
-    Written from MindSpore 2.8's documentation, which has both for Ascend only; not tested on one.
-    """
-    for leaf in P.flatten(weights or {}).values():
-        getattr(leaf, method)()
 
 
 class Switches:
@@ -158,22 +124,19 @@ class Switches:
             warn(f"{call} has no effect: {why}.")
 
     def enable_model_cpu_offload(self, gpu_id=None, device=None):
-        """Keep on the device only the weights of the component that runs; on a CPU, where nothing
-        can move, say so. There is one device, whatever `gpu_id` and `device` name."""
+        """Nothing moves, and this says why. There is one device, whatever `gpu_id` and `device`
+        name."""
+        why = "the compiled graphs hold the weights on the device (for less memory: fp16, or tiles)"
         if K.device() == "CPU":
-            self._say("enable_model_cpu_offload", "the model is already on the CPU")
-        elif self.model.before_run is None:
-            self.model.before_run = Offload(self.model)
+            why = "the model is already on the CPU"
+        self._say("enable_model_cpu_offload", why)
 
     def enable_sequential_cpu_offload(self, gpu_id=None, device=None):
-        """The same as `enable_model_cpu_offload`: weights move by components, not by layers."""
+        """The same as `enable_model_cpu_offload`."""
         self.enable_model_cpu_offload()
 
     def disable_model_cpu_offload(self):
-        """Bring all weights back to the device."""
-        if self.model.before_run is not None:
-            self.model.before_run.release()
-            self.model.before_run = None
+        """Nothing changes: all weights are on the device."""
 
     def enable_vae_slicing(self):
         """Nothing changes: pictures always pass the VAE one at a time, which is what this asks

@@ -145,7 +145,10 @@ def scalar(value, like):
 
     import mindspore as ms
 
-    return ms.Tensor(np.float64(value), ms.float64).astype(like.dtype)
+    kinds = {ms.float64: np.float64, ms.float32: np.float32, ms.float16: np.float16}
+    if like.dtype in kinds:
+        return ms.Tensor(kinds[like.dtype](value))
+    return ms.Tensor(np.float32(value)).astype(like.dtype)
 
 
 def ddim_coefficients(alpha_from, alpha_to):

@@ -123,6 +123,10 @@ def _linear(x, weight, bias):
     return ops.zeros((*x.shape[:-1], weight.shape[0]), x.dtype)
 
 
+def _embedding(ids, weight):
+    return ops.zeros((*ids.shape, weight.shape[1]), weight.dtype)
+
+
 def _upsample(x):
     batch, channels, height, width = x.shape
     return ops.zeros((batch, channels, 2 * height, 2 * width), x.dtype)
@@ -139,6 +143,7 @@ ABSTRACT = {
     **{name: _same for name in K.REFERENCE},
     "conv2d": _conv2d,
     "linear": _linear,
+    "embedding": _embedding,
     "upsample": _upsample,
 }
 

@@ -66,6 +66,7 @@ def _record(arguments, job, plan, folder):
         "seed": arguments.seed,
         "dtype": arguments.dtype,
         "kernels": arguments.kernels,
+        "hf32": arguments.hf32,
         "model": str(folder),
         "picture": list(job.picture.size),
         "mindspore": ms.__version__,

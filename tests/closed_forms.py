@@ -215,4 +215,5 @@ def equal(one, other):
     return all(
         np.array_equal(getattr(one, field.name), getattr(other, field.name))
         for field in dataclasses.fields(one)
+        if field.compare
     )

@@ -43,7 +43,7 @@ def failures(module, text, first=None):
                     ignore=shutil.ignore_patterns("__pycache__", "*.jsonl"),
                 )
         shutil.copy(ROOT / "setup.cfg", place)
-        (Path(place) / f"{module}.py").write_text(text, encoding="utf-8")
+        (Path(place) / file_of(module)).write_text(text, encoding="utf-8")
         command = [
             sys.executable,
             "-m",
@@ -74,8 +74,13 @@ def failures(module, text, first=None):
         return failed
 
 
+def file_of(module):
+    """The path of a fault's module, which has no suffix if it is Python's."""
+    return module if Path(module).suffix else f"{module}.py"
+
+
 def source(module):
-    return (ROOT / f"{module}.py").read_text(encoding="utf-8")
+    return (ROOT / file_of(module)).read_text(encoding="utf-8")
 
 
 def planted(fault, text):

@@ -217,6 +217,11 @@ def silu(x):
     return wide(x) * sigmoid(x)
 
 
+def embedding(ids, weight):
+    """The rows with these numbers."""
+    return wide(weight)[ids]
+
+
 def upsample(x):
     """Nearest neighbour, twice as high and wide."""
     return wide(x).repeat(2, 2).repeat(2, 3)

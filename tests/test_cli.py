@@ -158,6 +158,7 @@ def test_edit_writes_every_output_and_the_trace_repeats_it(work, capsys):
         3,
     )
     assert record["options"]["num_inference_steps"] == 4 and record["options"]["num_maps"] == 2
+    assert record["dtype"] == "fp32" and record["hf32"] is False
 
     inside = arrays["mask"][0] > 0
     assert 0 < inside.sum() < inside.size
@@ -411,7 +412,7 @@ def test_info_prints_the_parameter_counts(unloadable, capsys):
         count = sum(array.size for array in load_file(file).values())
         (line,) = (line for line in out.splitlines() if line.startswith(component + " "))
         assert f"{count:,} parameters in {file.name}" in line
-    assert "64x64 pictures, v_prediction" in out
+    assert "64x64 pictures, v_prediction" in out and "--hf32" in out
 
 
 def rgba():
@@ -820,6 +821,10 @@ def test_info_of_a_bad_model(broken, capsys):
 
 def test_no_bf16_on_a_cpu(broken, capsys):
     assert "bf16" in refused(capsys, "edit", "apples.png", *PROMPTS, *SMALL, "--dtype", "bf16")
+
+
+def test_no_hf32_on_a_cpu(broken, capsys):
+    assert "hf32 is for Ascend" in refused(capsys, "edit", "apples.png", *PROMPTS, *SMALL, "--hf32")
 
 
 @pytest.mark.parametrize(

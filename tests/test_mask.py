@@ -342,3 +342,21 @@ def test_average_is_over_the_draws():
     assert difference.shape == (3, 5, 4, 9)
     result = masks.average_maps(difference).asnumpy()
     assert np.abs(result - R.noise_map(*predictions)).max() < 1e-14
+
+
+# --- sums in a fixed order ------------------------------------------------------------------------
+
+
+@given(st.integers(1, 70), st.integers(1, 3), seeds)
+def test_total_is_the_sum_by_halves_whatever_stands_beside_it(count, width, seed):
+    """numpy's float32 additions in the same order give the same bits, with zeros up to a power of
+    two."""
+    values = np.random.default_rng(seed).lognormal(0, 9, (2, count, width)).astype(np.float32)
+    wanted = np.zeros((2, 1 << (count - 1).bit_length(), width), np.float32)
+    wanted[:, :count] = values
+    while wanted.shape[1] > 1:
+        half = wanted.shape[1] // 2
+        wanted = wanted[:, :half] + wanted[:, half:]
+    found = masks.total(ms.Tensor(values)).asnumpy()
+    assert np.array_equal(found, wanted[:, 0])
+    assert np.array_equal(masks.total(ms.Tensor(values[:1, :, :1])).asnumpy(), found[:1, :1])

@@ -520,7 +520,7 @@ def test_rows_at_once(rows, cells, limit):
 def test_default_cells():
     """A table of one's own is for the device that runs it."""
     assert M.default_cells("cpu") == 4096
-    assert M.default_cells("ascend") == M.default_cells("reference") == 0
+    assert M.default_cells("reference") == 0 < M.default_cells("ascend")
     assert M.default_cells({}) == M.default_cells(K.default_kernels())
 
 

@@ -68,7 +68,7 @@ def test_calls_of_the_text_encoder(config):
     run = trace.unloaded(clip.apply, clip.specs(config), config)
     found = trace.calls(run, ms.Tensor(np.zeros((3, 7), np.int32)))
     assert names(found) == ordered(
-        linear=6 * n, attention=n, layer_norm=2 * n + 1, **{config.hidden_act: n}
+        linear=6 * n, attention=n, layer_norm=2 * n + 1, embedding=1, **{config.hidden_act: n}
     )
     width, wide = config.hidden_size, config.intermediate_size
     shapes = ((3, 7, width), (wide, width), (wide,))

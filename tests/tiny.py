@@ -27,7 +27,9 @@ def compiled(folder, dtype, kernels, variant):
     return LOAD(folder, dtype, kernels, variant=variant, cells_at_once=cells)
 
 
-def shared_load(source=ORCHARD, dtype="fp32", kernels=None, on_component=None, variant=None):
+def shared_load(
+    source=ORCHARD, dtype="fp32", kernels=None, on_component=None, variant=None, hf32=False
+):
     """In place of `Model.load`: what a test sets on the model stays with that test."""
     if isinstance(kernels, dict):  # one of a test's own
         return LOAD(source, dtype, kernels, on_component, variant)

@@ -5,7 +5,9 @@
     python -m benchmarks.orchard.backgrounds --work W --edits 4 --chosen --mask true --mosaic 8
 
 With `--mask true` the true mask is used instead of one that is looked for. With `--mosaic 8` each
-picture is 8x8 scenes of 128x128, one of which is edited, coded in tiles: 1024x1024. Each scene is edited once; its arrays stay in the folder W, so that a run can be stopped and
+picture is 8x8 scenes of 128x128, one of which is edited, coded in tiles: 1024x1024.
+
+Each scene is edited once; its arrays stay in the folder W, so that a run can be stopped and
 continued, and another way costs nothing. Remnants is the share of clearly changed pixels that end
 nearer to the source than to the truth (`measures.remnants`).
 """

@@ -7,6 +7,8 @@ function computes it where.
 | `composites.py` | operations made of others: written once, from the operations of any table |
 | `library.py` | calls of MindSpore's library, which several devices share |
 | `cpu.py`, `ascend.py` | what is faster on such a device |
+| `aclop.py` | Ascend's older operations, to compare with |
+| `chips.py` | what is known of Ascend's chips |
 
 A model passes its `kernels` down to the functions at the end of this file: a name of `LOWERINGS`,
 or a table of one's own. A kernel of one's own, in every edit:
@@ -26,7 +28,7 @@ from its source: it has to stand in a file.
 import mindspore as ms
 
 from ..errors import InputError
-from . import ascend, composites, cpu, library, reference
+from . import aclop, ascend, chips, composites, cpu, library, reference
 
 REFERENCE = {
     "conv2d": reference.conv2d,
@@ -38,12 +40,26 @@ REFERENCE = {
     "quick_gelu": reference.quick_gelu,
     "silu": reference.silu,
     "upsample": reference.upsample,
+    "embedding": reference.embedding,
 }
 
 COMPOSITES = {
     "linear_from_picture": composites.linear_from_picture,
     "linear_to_picture": composites.linear_to_picture,
     "geglu": composites.geglu,
+}
+
+ASCEND = {
+    **REFERENCE,
+    "conv2d": ascend.conv2d,
+    "linear": ascend.linear,
+    "attention": ascend.attention,
+    "group_norm": ascend.group_norm,
+    "layer_norm": ascend.layer_norm,
+    "gelu": ascend.gelu,
+    "silu": library.silu,
+    "upsample": ascend.upsample,
+    "embedding": ascend.embedding,
 }
 
 LOWERINGS = {
@@ -61,21 +77,31 @@ LOWERINGS = {
         "silu": library.silu,
         "upsample": cpu.upsample,
     },
-    "ascend": {
+    "ascend": ASCEND,
+    "ascend-unfused": {  # aclnn has no such norm on a 310P, no such resize of float32 on either
+        **ASCEND,
+        "attention": ascend.attention_by_parts,
+        "layer_norm": library.layer_norm,
+        "upsample": reference.upsample,
+    },
+    "ascend-aclop": {
         **REFERENCE,
         "conv2d": library.conv2d,
         "linear": library.linear,
-        "attention": ascend.attention,
-        "group_norm": ascend.group_norm,
+        "attention": aclop.attention,
+        "group_norm": aclop.group_norm,
         "layer_norm": library.layer_norm,
         "gelu": library.gelu,
         "silu": library.silu,
-        "upsample": ascend.upsample,
+        "upsample": aclop.upsample,
     },
 }
 
 OPERATIONS = (*REFERENCE, *COMPOSITES)  # all that a model calls
-UNTRIED = ("ascend",)  # written from the documentation, not run on the device yet
+# written from the documentation, not run on the device yet
+UNTRIED = ("ascend", "ascend-unfused", "ascend-aclop")
+ONLY_ON_ASCEND = ("ascend", "ascend-unfused")  # other devices lack some of their kernels
+FUSED = ("ascend", "ascend-aclop")  # have the fused attention, which not every chip has
 
 
 def device():
@@ -84,9 +110,44 @@ def device():
 
 
 def default_kernels():
-    """The lowering for the device that MindSpore uses: "ascend" or "cpu"; "reference" elsewhere (a
-    GPU, say)."""
-    return {"CPU": "cpu", "Ascend": "ascend"}.get(device(), "reference")
+    """The lowering for the device that MindSpore uses: "cpu", "ascend", or "ascend-unfused" on a
+    chip without the fused attention; "reference" elsewhere (a GPU, say)."""
+    if device() == "Ascend":
+        return "ascend" if chips.has_fused_attention() else "ascend-unfused"
+    return {"CPU": "cpu"}.get(device(), "reference")
+
+
+def set_up(dtype, hf32=False):
+    """Prepare the device for a model: before its first operation.
+
+    Args:
+        dtype: "fp32", "fp16" or "bf16".
+        hf32: whether fp32 products may be rounded to HF32, on Ascend.
+    Raises:
+        InputError: the device has no such dtype, or no HF32, or has chosen otherwise before.
+    """
+    if device() == "Ascend":
+        chips.set_up(dtype, hf32)
+        return
+    if dtype == "bf16" and device() == "CPU":
+        raise InputError("MindSpore has no bf16 convolution on a CPU: choose fp32 or fp16.")
+    if hf32:
+        raise InputError(f"hf32 is for Ascend, MindSpore runs on {device()}: leave it out.")
+
+
+def score_bytes(kernels, dtype, rows, heads, width, cells):
+    """Bytes that self-attention over so many cells holds for its scores, an estimate.
+
+    0 where the kernel is fused or, on a CPU, where they are in what was measured.
+    """
+    name = kernels if isinstance(kernels, str) else default_kernels()
+    if name == "cpu":
+        return 0
+    if name in FUSED and dtype != "fp32" and width <= ascend.WIDEST_HEAD:
+        return 0
+    whole = 4 * rows * heads * cells**2
+    most = ascend.SCORE_BYTES if name in (*ONLY_ON_ASCEND, *FUSED) else whole
+    return ascend.SCORE_COPIES * min(most, whole)
 
 
 def checked(kernels):
@@ -102,6 +163,7 @@ def checked(kernels):
         if kernels not in LOWERINGS:
             names = ", ".join(LOWERINGS)
             raise InputError(f"There are no kernels {kernels!r}: choose one of {names}.")
+        refuse_foreign(kernels)
         return kernels
     if not isinstance(kernels, dict):
         raise InputError(
@@ -121,6 +183,20 @@ def checked(kernels):
             f"are {', '.join(OPERATIONS)}."
         )
     return kernels
+
+
+def refuse_foreign(name):
+    """Raises InputError where the device, or its chip, lacks a kernel of this lowering."""
+    if name in ONLY_ON_ASCEND and device() != "Ascend":
+        raise InputError(
+            f"The kernels {name!r} need an Ascend device, MindSpore runs on {device()}: choose "
+            f"{default_kernels()}."
+        )
+    if name in FUSED and device() == "Ascend" and not chips.has_fused_attention():
+        raise InputError(
+            f"{chips.chip_name()} has no fused attention, which the kernels {name!r} use: choose "
+            "ascend-unfused."
+        )
 
 
 def call(kernels, name, *args):
@@ -196,6 +272,11 @@ def quick_gelu(x, kernels):
 def silu(x, kernels):
     """SiLU."""
     return call(kernels, "silu", x)
+
+
+def embedding(params, ids, kernels):
+    """Rows of a matrix. ids [...] whole numbers -> [...,C]."""
+    return call(kernels, "embedding", ids, params["weight"])
 
 
 def upsample(x, kernels):

@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from . import composites, library, reference
+from .library import after, joined
 
 SCORE_BYTES = 32 << 20  # attention holds at most this many bytes of scores at a time
 PICTURE_BYTES = 16 << 20  # a linear layer of larger pictures takes them one after the other
@@ -108,16 +109,6 @@ def attention(query, key, value, heads, causal, score_bytes=SCORE_BYTES):
             parts = parts + pieces
         columns = columns + (joined(parts, 1),)
     return joined(columns, 2).astype(value.dtype)
-
-
-def joined(pieces, axis):
-    """The pieces one after the other along an axis."""
-    return ops.concat(pieces, axis) if len(pieces) > 1 else pieces[0]
-
-
-def after(x, earlier):
-    """x, not before the last of the earlier results is there."""
-    return ops.depend(x, earlier[-1]) if len(earlier) > 0 else x
 
 
 def split_heads(x, heads):

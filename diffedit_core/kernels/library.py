@@ -25,10 +25,23 @@ def layer_norm(x, weight, bias, eps):
 
 
 def gelu(x):
-    """The library's exact GELU."""
+    """The library's exact GELU: five kernels, each of which rounds to the dtype."""
     return ops.gelu(x, approximate="none")
 
 
 def silu(x):
     """The library's SiLU."""
     return ops.silu(x)
+
+
+# --- arrays in pieces -----------------------------------------------------------------------------
+
+
+def joined(pieces, axis):
+    """The pieces one after the other along an axis."""
+    return ops.concat(pieces, axis) if len(pieces) > 1 else pieces[0]
+
+
+def after(x, earlier):
+    """x, not before the last of the earlier results is there."""
+    return ops.depend(x, earlier[-1]) if len(earlier) > 0 else x

@@ -97,6 +97,11 @@ def silu(x):
     return x * ops.sigmoid(x)
 
 
+def embedding(ids, weight):
+    """The rows of the matrix with these numbers."""
+    return ops.gather(weight, ids.astype(ms.int32), 0)
+
+
 def upsample(x):
     """Nearest neighbour, twice as high and wide."""
     batch, channels, height, width = x.shape

@@ -12,7 +12,7 @@ class Fault(NamedTuple):
     first."""
 
     name: str
-    module: str  # path below the top folder without .py, as "diffedit_core/mask"
+    module: str  # path below the top folder, of Python without .py, as "diffedit_core/mask"
     old: str
     new: str
     first: str = ""

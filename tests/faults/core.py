@@ -145,22 +145,16 @@ FAULTS = (
     ),
     Fault("mean over rows instead of channels", "diffedit_core/mask", ".mean(-3)", ".mean(-2)"),
     Fault(
-        "whole-batch mean",
+        "clamp of the whole batch",
         "diffedit_core/mask",
-        'axes = (1, 2) if over == "image" else (0, 1, 2)',
-        "axes = (0, 1, 2)",
+        'noise_map.shape[0] if over == "image" else 1',
+        "1",
     ),
     Fault(
         "clamp after scaling",
         "diffedit_core/mask",
         "ops.minimum(noise_map, clamp) / ops.select(clamp > 0, clamp, ops.ones_like(clamp))",
         "noise_map / ops.select(clamp > 0, clamp, ops.ones_like(clamp))",
-    ),
-    Fault(
-        "clamp at the quantile of the batch",
-        "diffedit_core/mask",
-        'noise_map.shape[0] if over == "image" else 1',
-        "1",
     ),
     Fault(
         "quantile one cell off",
@@ -177,8 +171,20 @@ FAULTS = (
     Fault(
         "rows smoothed twice",
         "diffedit_core/mask",
-        "ops.matmul(ops.matmul(rows, noise_map), columns.T)",
-        "ops.matmul(rows, ops.matmul(rows, noise_map))",
+        "return _weighted(down.swapaxes(1, 2), sigma).swapaxes(1, 2)",
+        "return _weighted(down, sigma)",
+    ),
+    Fault(
+        "a sum by halves drops an odd one",
+        "diffedit_core/mask",
+        "values = ops.cat([first, values[:, count - half : half]], 1)",
+        "values = first",
+    ),
+    Fault(
+        "the series of exp without its sign",
+        "diffedit_core/mask",
+        "series = 1 - x / k * series",
+        "series = 1 + x / k * series",
     ),
     Fault(
         "threshold includes itself",

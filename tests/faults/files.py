@@ -20,6 +20,11 @@ TESTS = {  # what has to notice, the quickest first
     "diffedit_core/writing": ("tests/test_colour.py", "tests/test_web.py", "tests/test_images.py"),
     "diffedit_core/web": ("tests/test_web.py",),
     "diffedit_core/fonts": ("tests/test_images.py",),
+    "diffedit_core/pages": ("tests/test_report.py",),
+    "diffedit_core/assets/pages/edit.js": ("tests/test_report.py",),  # if there is a browser
+    "diffedit_core/report": ("tests/test_report.py",),
+    "diffedit_core/arguments": ("tests/test_report.py", "tests/test_cli.py"),
+    "diffedit_core/progress": ("tests/test_report.py",),
 }
 
 FAULTS = (
@@ -222,5 +227,83 @@ FAULTS = (
         "diffedit_core/fonts",
         "if len(lacks) < len(missing):",
         "if len(lacks) > len(missing):",
+    ),
+    # --- pages
+    Fault(
+        "text is taken for HTML",
+        "diffedit_core/pages",
+        "return value if isinstance(value, Html) else Html(html.escape(str(value)))",
+        "return Html(value)",
+        "no_sentence",
+    ),
+    Fault(
+        "a sentence ends the data of a page",
+        "diffedit_core/pages",
+        'json.dumps(data, allow_nan=False).replace("<", "\\\\u003c")',
+        "json.dumps(data, allow_nan=False)",
+        "no_sentence",
+    ),
+    Fault(
+        "the map is embedded in half precision",
+        "diffedit_core/pages",
+        'array.astype("<f4")',
+        'array.astype("<f2").astype("<f4")',
+        "to_the_bit",
+    ),
+    Fault(
+        "the command of a page has the folders of its files",
+        "diffedit_core/arguments",
+        'name = Path(urlsplit(text).path if "://" in text else text).name or "picture"',
+        "name = text",
+        "names_the_machine",
+    ),
+    Fault(
+        "a page keeps the threshold of the run in its command",
+        "diffedit_core/report",
+        "words(arguments, leave_out=SLIDERS)",
+        "words(arguments)",
+        "to_the_bit",
+    ),
+    Fault(
+        "decodings are counted once for all targets",
+        "diffedit_core/report",
+        "len(times) * planned[phase]",
+        "planned[phase]",
+        "to_the_bit",
+    ),
+    Fault(
+        "no bars in a notebook",
+        "diffedit_core/progress",
+        'return None if getattr(shell, "kernel", None) is None else False',
+        "return None",
+        "bars_show",
+    ),
+    Fault(
+        "the page's threshold includes itself",
+        "diffedit_core/assets/pages/edit.js",
+        "(fround(Math.min(m, clamp) / divisor) > level ? 1 : 0)",
+        "(fround(Math.min(m, clamp) / divisor) >= level ? 1 : 0)",
+        "cell_for_cell",
+    ),
+    Fault(
+        "the page divides in double precision",
+        "diffedit_core/assets/pages/edit.js",
+        "(fround(Math.min(m, clamp) / divisor) > level ? 1 : 0)",
+        "(Math.min(m, clamp) / divisor > options.mask_threshold ? 1 : 0)",
+        "cell_for_cell",
+    ),
+    Fault(
+        "the page sums from the first to the last",
+        "diffedit_core/assets/pages/edit.js",
+        "const half = 2 ** (31 - Math.clz32(count - 1));",
+        "const half = count - 1;",
+        "cell_for_cell",
+    ),
+    Fault(
+        "the page's command has the ratio beside a quantile",
+        "diffedit_core/assets/pages/edit.js",
+        "if (value !== data.recipe[name] && !unused)",
+        "if (value !== data.recipe[name])",
+        "command_of_the_page",
     ),
 )

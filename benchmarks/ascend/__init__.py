@@ -1,0 +1,1 @@
+"""What can be known about the Ascend lowerings without an Ascend device: see README.md."""
