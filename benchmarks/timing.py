@@ -3,15 +3,17 @@
 import time
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
+
+from diffedit_core import kernels
 
 
 def alternate(functions, runs=7):
     """Seconds of each of {name: function}, called in turn `runs` times after one warm-up: {name:
     array of seconds}.
 
-    Each function has to wait for its own result (`.asnumpy()` on a tensor). An exception ends the
-    measurement.
+    Each function has to wait for its own result. An exception ends the measurement.
     """
     for function in functions.values():
         function()
@@ -31,7 +33,10 @@ def summary(seconds):
 
 
 def peak_memory():
-    """The largest resident set of this process so far, in GiB (Linux)."""
+    """The largest memory so far, in GiB: the device's; on a CPU the resident set of this process
+    (Linux)."""
+    if kernels.device() != "CPU":
+        return ms.runtime.max_memory_allocated() / 2**30
     (line,) = [
         line
         for line in Path("/proc/self/status").read_text().splitlines()

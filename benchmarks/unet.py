@@ -1,10 +1,12 @@
 """One UNet evaluation: seconds, compile time and peak memory; with PyTorch in turn if there is one.
 
-    python -m benchmarks.unet MODEL [--size 64] [--batch 2] [--runs 5] [--whole] [--pytorch PYTHON]
+    python -m benchmarks.unet MODEL [--size 64] [--batch 2] [--runs 5] [--whole] [--dtype fp16]
+        [--record FILE.jsonl] [--pytorch PYTHON]
 
 MODEL is a folder in the diffusers layout. PYTHON is the interpreter of another environment, with
 torch and diffusers; the two processes take turns on the same inputs, and the largest relative
-difference of their predictions is printed.
+difference of their predictions is printed. The memory is the device's, on a CPU that of the
+process.
 """
 
 import argparse
@@ -18,8 +20,10 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
+from diffedit_core.errors import InputError
 from diffedit_core.model import Model
 
+from .kernels import evaluation, timers
 from .timing import alternate, peak_memory, summary
 
 TIMESTEP = 481
@@ -71,51 +75,67 @@ def ratio(ours, others):
     return np.median(ours) / np.median(others)
 
 
-def main():
-    """Print what was measured."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def parser():
+    """The argument parser."""
+    top = argparse.ArgumentParser(
+        prog="benchmarks.unet",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model")
-    parser.add_argument(
-        "--size", type=int, default=64, help="of the latents: an eighth of the picture's"
+    top.add_argument("model")
+    top.add_argument(
+        "--size", type=int, default=64, help="of the latents: an eighth of a picture's"
     )
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument(
+    top.add_argument("--batch", type=int, default=2)
+    top.add_argument("--runs", type=int, default=5)
+    top.add_argument(
         "--whole", action="store_true", help="the batch at once, however large (cells_at_once=0)"
     )
-    parser.add_argument("--pytorch", metavar="PYTHON")
-    arguments = parser.parse_args()
+    evaluation.add_options(top)
+    top.add_argument("--pytorch", metavar="PYTHON")
+    return top
 
-    rng = np.random.default_rng(0)
-    model = Model.load(arguments.model, cells_at_once=0 if arguments.whole else None)
-    shapes = {
-        "latents": (arguments.batch, model.configs.latent_channels, arguments.size, arguments.size),
-        "states": (arguments.batch, 77, model.configs.text.hidden_size),
-    }
-    arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+def main(words=None):
+    """Print what was measured."""
+    arguments = parser().parse_args(words)
+    try:
+        return measure(arguments)
+    except InputError as error:
+        print(f"benchmarks.unet: error: {error}", file=sys.stderr)
+        return 2
+
+
+def measure(arguments):
+    """Load, compare, time, report."""
+    evaluation.check(arguments.record)
+    model = Model.load(
+        arguments.model, arguments.dtype, cells_at_once=0 if arguments.whole else None
+    )
+    arrays = inputs(model, arguments)
     latents, states = map(ms.Tensor, arrays.values())
     print(f"loaded              {peak_memory():6.1f} GiB peak", flush=True)
 
     def ours():
-        return model.predict(latents, TIMESTEP, states).asnumpy()
+        found = model.predict(latents, TIMESTEP, states)
+        timers.synchronise()
+        return found
 
     start = time.perf_counter()
     found = ours()
-    print(f"first evaluation    {time.perf_counter() - start:6.1f} s, with compiling", flush=True)
+    first = time.perf_counter() - start
+    print(f"first evaluation    {first:6.1f} s, with compiling", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "inputs.npz", **arrays)
         functions = {"mindspore": ours}
         if arguments.pytorch:
             functions["pytorch"] = PyTorch(arguments.pytorch, Path(folder), arguments.model)
             expected = functions["pytorch"]()
-            print(f"difference          {difference(found, expected):.1e}", flush=True)
+            print(f"difference          {difference(found.asnumpy(), expected):.1e}", flush=True)
         processor = time.process_time()
         seconds = alternate(functions, arguments.runs)
-        processor = (time.process_time() - processor) / (
-            arguments.runs + 1
-        )  # alternate warms up with one more
+        # alternate warms up with one more
+        processor = (time.process_time() - processor) / (arguments.runs + 1)
         if arguments.pytorch:
             functions["pytorch"].close()
     for name, values in seconds.items():
@@ -124,6 +144,36 @@ def main():
         print(f"ratio of medians    {ratio(seconds['mindspore'], seconds['pytorch']):6.2f}")
     print(f"processor time      {processor:6.1f} s an evaluation (mindspore)")
     print(f"peak memory         {peak_memory():6.1f} GiB")
+    evaluation.write(arguments.record, [record(arguments, model, seconds["mindspore"], first)])
+    return 0
+
+
+def inputs(model, arguments):
+    """{"latents", "states"} -> random array."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "latents": (arguments.batch, model.configs.latent_channels, arguments.size, arguments.size),
+        "states": (arguments.batch, 77, model.configs.text.hidden_size),
+    }
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def record(arguments, model, seconds, first):
+    """The row of what was measured with MindSpore."""
+    return evaluation.row(
+        "unet",
+        seconds,
+        model=evaluation.label(arguments.model),
+        suite="unet",
+        size=arguments.size * model.configs.vae.factor,
+        batch=arguments.batch,
+        dtype=arguments.dtype,
+        variant=model.kernels,
+        args=["whole"] if arguments.whole else [],
+        first_call_s=round(first, 4),
+        memory=peak_memory(),
+        settings={"repeats": arguments.runs},
+    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.ablation import cli as ablation
+from benchmarks.kernels import arguments
 from diffedit_core import cli
 from diffedit_core.integrators import INTEGRATORS
 from diffedit_core.model import Model
@@ -117,10 +118,32 @@ def test_flags_exist():
     convert = (
         converter.parser()._subparsers._group_actions[0].choices["convert"]._option_string_actions
     )
-    weights = re.search(r"(?s)## Weights in other files.*?\n## ", TEXT)[0]
-    ablations = re.search(r"(?s)## Ablations.*?\n(?=## )", TEXT)[0]
-    rest = TEXT.replace(weights, "").replace(ablations, "")
-    experiments = ablation.parser()._option_string_actions
-    for written, flags in ((rest, known), (weights, convert), (ablations, experiments)):
+    weights = re.search(r"(?s)## Weights in other files.*?(?=\n## )", TEXT)[0]
+    ablations = re.search(r"(?s)## Ablations.*?(?=\n## )", TEXT)[0]
+    device = re.search(r"(?s)## On an Ascend device.*?(?=\n## )", TEXT)[0]
+    measuring = [line for line in TEXT.splitlines() if "python -m benchmarks.kernels" in line]
+    rest = TEXT
+    for part in (weights, ablations, device, *measuring):
+        rest = rest.replace(part, "")
+    sections = (
+        (rest, known),
+        (weights, convert),
+        (ablations, ablation.parser()._option_string_actions),
+        (device + "\n".join(measuring), arguments.parser()._option_string_actions),
+    )
+    for written, flags in sections:
         for flag in set(re.findall(r"(--[a-z][a-z0-9-]+)", written)) - {"--help", "--dist"}:
             assert flag in flags, flag
+
+
+def test_commands_for_a_device_are_understood():
+    """They need one to say much, so that they are only parsed here; what one writes, the other
+    reads."""
+    commands = [shlex.split(line) for line in block("ascend")]
+    assert len(commands) == 3
+    given = []
+    for command in commands:
+        assert command[:3] == ["python", "-m", "benchmarks.kernels"]
+        given.append(arguments.parser().parse_args(command[3:]))
+        arguments.check(given[-1])
+    assert given[2].from_file == given[1].out and given[2].bundle in TEXT

@@ -1,5 +1,5 @@
 """Lowerings for a CPU, chosen by measurement on MindSpore 2.8 (oneDNN 2.2, two cores);
-`benchmarks/kernels.py` repeats it.
+`python -m benchmarks.kernels` repeats it.
 
 Some take another way for large arrays. How large is a keyword of each, so that
 `functools.partial(cpu.attention, score_bytes=1 << 20)` in a table of one's own is a lowering, too.

@@ -1,0 +1,399 @@
+"""`python -m benchmarks.kernels`: one small run, stopped and gone on with; what is made of its
+rows; and every refusal, in one sentence."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mindspore import ops
+
+from benchmarks import edit, timing, unet, vae
+from benchmarks.kernels import arguments, bundle, cli, machine, measure, records, suite, timers
+from diffedit_core import cli as core_cli
+from diffedit_core import kernels as K
+from diffedit_core.folder import read_configs
+
+ROOT = Path(__file__).parent.parent
+MICRO = str(Path(__file__).parent / "fixtures" / "pipeline" / "model")
+QUICK = "--warmup 0 --iters 1 --repeats 2".split()
+
+
+def run(*words):
+    return cli.main([str(word) for word in words])
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Anchors of no size."""
+    monkeypatch.setitem(suite.ANCHORS, "CPU", ((8, 16), 1 << 12))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """(folder with r.jsonl, exit codes, number of rows before it was stopped)."""
+    place = tmp_path_factory.mktemp("run")
+    words = ["--suite", "text", "--model", MICRO, "--out", place / "r.jsonl", *QUICK]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(suite.ANCHORS, "CPU", ((8, 16), 1 << 12))
+        checked, left = measure.checked, [9]
+
+        def stopped(*args):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return checked(*args)
+
+        patch.setattr(measure, "checked", stopped)
+        codes = [run(*words)]
+        before = len((place / "r.jsonl.part").read_text().splitlines())
+        patch.setattr(measure, "checked", checked)
+        words += ["--resume", "--csv", "--report", place / "r.html"]
+        codes.append(run(*words))
+    return place, codes, before
+
+
+def test_a_run_that_was_stopped_goes_on(done):
+    """Exit code 130, then 0; each call in both tables once, in the order of the plan."""
+    place, codes, before = done
+    assert codes == [130, 0] and before == 9
+    rows = records.read(place / "r.jsonl")
+    assert not (place / "r.jsonl.part").exists()
+    assert len({records.key(row) for row in rows}) == len(rows)
+    kinds = [row["record"] for row in rows]
+    assert kinds.count("anchor") == 5 and kinds.count("whole") == 2
+    calls = [row for row in rows if row["record"] == "call"]
+    assert {row["variant"] for row in calls} == {"cpu", "reference"}
+    assert len(calls) == 2 * len({json.dumps([row["op"], row["shapes"]]) for row in calls})
+
+
+def test_a_row_says_all_that_is_known(done):
+    rows = records.read(done[0] / "r.jsonl")
+    for row in rows:
+        assert set(row) == set(records.FIELDS)
+        assert row["soc"] == "CPU" and row["mindspore"] and row["processor"]
+        assert row["wall_us"]["n"] == (2 if row["record"] != "whole" else measure.WHOLE)
+        assert row["settings"]["timers"] == ["wall"] and row["hf32"] == "none"
+        if row["record"] != "whole":
+            assert 0 <= row["error"] <= row["tolerance"] and row["bytes"] > 0
+        assert MICRO not in json.dumps(row)
+    call = next(row for row in rows if row["op"] == "linear")
+    assert call["model"].startswith("folder ") and call["bound"] and call["roofline_pct"] > 0
+
+
+def test_table_and_page_are_there(done):
+    place = done[0]
+    assert (place / "r.csv").read_text() == records.to_csv(records.read(place / "r.jsonl"))
+    assert "<table" in (place / "r.html").read_text()
+    assert sorted(file.name for file in place.iterdir()) == ["r.csv", "r.html", "r.jsonl"]
+
+
+def test_rows_of_an_earlier_run_are_used_again(done, tmp_path, monkeypatch, capsys):
+    place = done[0]
+    monkeypatch.setattr(bundle, "inventory_of", lambda module: "as asked\n")
+    monkeypatch.setattr(cli, "inventory_module", lambda: "module")
+    made = ["--report", tmp_path / "p.html", "--bundle", tmp_path / "b.zip"]
+    assert run("--from", place / "r.jsonl", *made) == 0
+    assert (tmp_path / "p.html").read_text() == (place / "r.html").read_text()
+    assert (tmp_path / "b.zip").stat().st_size > 1000
+
+
+def test_slower_than_before(done, tmp_path, capsys):
+    """The exit code says so, beyond --fail-above and beyond the noise only."""
+    file, old = done[0] / "r.jsonl", tmp_path / "old.jsonl"
+    rows = records.read(file)
+    for row in rows:
+        if row["op"] == "linear":
+            row["wall_us"] = {k: v / 1e3 if k != "n" else v for k, v in row["wall_us"].items()}
+    old.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    same = ["--from", file, "--baseline", file, "--fail-above", "1.05"]
+    assert run(*same) == 0
+    assert " 0 differ" in capsys.readouterr().out
+    assert run("--from", file, "--baseline", old, "--fail-above", "1.05") == 1
+    shown = capsys.readouterr()
+    assert "differs" in shown.out and "slower than 1.05 times" in shown.err
+    assert run("--from", file, "--baseline", old) == 0, "it was not asked to fail"
+    assert run("compare", old, file) == 0
+    assert "beyond their noise" in capsys.readouterr().out
+    rows = [{**row, "mindspore": "1.0"} for row in rows]
+    old.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("compare", old, file) == 2
+    assert "mindspore: 1.0" in capsys.readouterr().err
+    assert run("compare", old, file, "--across-machines") == 0
+
+
+# --- a wrong kernel -------------------------------------------------------------------------------
+
+
+def doubled(x):
+    """Nearly twice GELU."""
+    return 2 * x * ops.sigmoid(x * 1.702)
+
+
+def broken(x):
+    """A kernel that the device does not have."""
+    raise RuntimeError(f"Unsupported op at {__file__}")
+
+
+def test_a_wrong_kernel_is_not_timed(monkeypatch, tmp_path, capsys):
+    """Nor one that fails; the others are, and the exit code is 1."""
+    for name, kernel in (("wrong", doubled), ("broken", broken)):
+        monkeypatch.setitem(K.LOWERINGS, name, {**K.REFERENCE, "gelu": kernel})
+    timed, wall = [], timers.wall
+    monkeypatch.setattr(timers, "wall", lambda *a, **k: timed.append(1) or wall(*a, **k))
+    file = tmp_path / "r.jsonl"
+    words = ["--suite", "text", "--model", MICRO, "--only", "gelu", "--out", file, *QUICK]
+    assert run(*words, "--kernels", "wrong,reference,broken") == 1
+    rows = {r["variant"]: r for r in records.read(file) if r["record"] == "call"}
+    assert rows["wrong"]["wall_us"] is None and rows["wrong"]["note"].startswith("wrong: error")
+    assert rows["broken"]["wall_us"] is None and "Unsupported op" in rows["broken"]["note"]
+    assert str(ROOT) not in rows["broken"]["note"]
+    assert rows["reference"]["wall_us"] and rows["reference"]["note"] is None
+    assert len(timed) == 5 + 1, "the anchors, and the reference"
+    assert "2 results are wrong" in capsys.readouterr().err
+
+
+# --- without measuring ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing(monkeypatch):
+    """Nothing may be measured."""
+
+    def measured(*_):
+        raise AssertionError("it measures")
+
+    monkeypatch.setattr(suite, "run", measured)
+
+
+def test_list(nothing, capsys):
+    words = ["--model", MICRO, "--size", 16, "--suite", "text,vae", "--only", "conv2d", "--list"]
+    assert run(*words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("text fp32: 0 distinct") and lines[1].startswith("vae encoder fp32")
+    assert all("conv2d" in line for line in lines if line.startswith("  "))
+
+
+def test_dry_run(nothing, capsys, tmp_path):
+    """It says what would be done, checks all that a run would check, and writes nothing."""
+    file = tmp_path / "r.jsonl"
+    words = ["--model", MICRO, "--suite", "text", "--dtype", "fp32,fp16", "--dry-run"]
+    assert run(*words, "--out", file, "--csv") == 0
+    text = capsys.readouterr().out
+    assert "anchors fp16: 5 calls" in text and "with cpu and reference" in text
+    assert f"would write {file}" in text and f"would write {tmp_path / 'r.csv'}" in text
+    assert not list(tmp_path.iterdir())
+    file.write_text("")
+    assert run(*words, "--out", file) == 2
+
+
+def test_inventory_runs_in_a_process_of_its_own(monkeypatch):
+    """MindSpore has to be set up otherwise for it."""
+    seen = []
+
+    def process(command, cwd):
+        seen.append((command, cwd))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", process)
+    monkeypatch.setattr(cli, "inventory_module", lambda: "some.module")
+    assert run("--inventory") == 0
+    assert run("--inventory", "--kernels", "ascend") == 0
+    start = [sys.executable, "-m", "some.module"]
+    assert seen == [(start, ROOT), ([*start, "--kernels", "ascend"], ROOT)]
+
+
+def test_help_needs_no_mindspore():
+    code = (
+        "import sys; sys.modules['mindspore'] = None\n"
+        "from benchmarks.kernels import cli\n"
+        "cli.main(['--help'])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    options = [a for a in arguments.parser()._actions if a.option_strings]
+    assert all(o.option_strings[-1] in found.stdout and o.help for o in options)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words, wanted",
+    [
+        ("--timer device", "--timer device needs an Ascend device"),
+        ("--timer wall,event", "--timer event needs an Ascend device"),
+        ("--l2 cold", "--l2 cold needs an Ascend device"),
+        ("--hf32 conv", "--hf32 conv needs an Ascend device"),
+        ("--jit-level O1", "--jit-level O1 needs an Ascend device"),
+        ("--profile-dir d", "--profile-dir d needs an Ascend device"),
+        ("--profile-dir d --timer wall", "add that timer"),
+        ("--l2 cold --timer event,device", "leave out one of them"),
+        ("--dtype bf16", "choose fp32 or fp16"),
+        ("--kernels none", "There are no kernels 'none'"),
+        ("--model nowhere", "there is no such folder"),
+        ("--suite text --model orchard --only conv2d", "there are add, attention"),
+        ("--model orchard --size 12", "multiple of 8"),
+        ("--resume", "--resume needs --out"),
+        ("--csv", "--csv writes beside --out"),
+        ("--fail-above 1.1", "--fail-above needs --baseline"),
+        ("--across-machines", "--across-machines needs --baseline"),
+        ("--baseline none.jsonl", "none.jsonl cannot be read"),
+        ("--list --out r.jsonl", "--out changes nothing with --list"),
+        ("--list --iters 3", "--iters changes nothing with --list"),
+        ("--inventory --size 8", "--size changes nothing with --inventory"),
+        ("--inventory --kernels a,b", "--inventory takes one table"),
+        ("--from none.jsonl --csv", "none.jsonl cannot be read"),
+        ("--from none.jsonl", "add one"),
+        ("--from none.jsonl --suite vae --csv", "--suite changes nothing with --from"),
+        ("--suite anchors --size 64", "--size changes nothing for the anchors"),
+        ("--suite anchors --kernels cpu", "--kernels changes nothing for the anchors"),
+        ("--out none/r.jsonl", "There is no folder none"),
+        ("--report .", "is a folder"),
+        ("--out r --report r", "Two outputs have the same file name"),
+        ("--from a.csv --csv", "is read and would be overwritten"),
+        ("compare none.jsonl none.jsonl", "none.jsonl cannot be read"),
+    ],
+)
+def test_one_sentence_and_exit_code_2(nothing, words, wanted, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*words.split()) == 2
+    shown = capsys.readouterr()
+    assert wanted in shown.err and shown.err.count("\n") == 1 and not shown.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words, wanted",
+    [
+        ("--suite clip", "'clip' is given"),
+        ("--dtype fp64", "'fp64' is given"),
+        ("--timer ,", "nothing is given"),
+        ("--iters 0", "expected 1 or more"),
+        ("--warmup -1", "expected 0 or more"),
+        ("--repeats many", "expected 1 or more"),
+        ("--fail-above nan", "expected 0 or more"),
+        ("--l2 hot", "invalid choice"),
+        ("--list --dry-run", "not allowed with"),
+        ("--unknown", "unrecognized arguments"),
+        ("compare one.jsonl", "NEW.jsonl"),
+    ],
+)
+def test_what_the_parser_refuses(words, wanted, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(*words.split())
+    shown = capsys.readouterr().err
+    assert caught.value.code == 2 and wanted in shown and shown.count("\n") == 1
+
+
+def test_what_is_set_for_a_device(monkeypatch):
+    """Before the first operation, each option once; and the timers that it has by default."""
+    import mindspore as ms
+    from mindspore.device_context.ascend import op_precision
+
+    seen = {}
+    monkeypatch.setattr(K, "device", lambda: "Ascend")
+    monkeypatch.setattr(ms, "set_context", lambda **given: seen.update(given))
+    for name in ("conv", "matmul"):
+        monkeypatch.setattr(
+            op_precision, f"{name}_allow_hf32", lambda value, name=name: seen.update({name: value})
+        )
+    machine.prepare("O1", "conv")
+    assert seen == {"jit_config": {"jit_level": "O1"}, "conv": True, "matmul": False}
+    seen.clear()
+    machine.prepare(None, "none")
+    assert seen == {"conv": False, "matmul": False}
+    assert machine.default_timers() == ("device", "event", "wall")
+    machine.check(("device", "event"), "cold", "O2", "both", "folder")
+    machine.check_dtypes(("bf16",))
+
+
+def test_the_anchors_of_a_device_are_larger_than_its_caches():
+    for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
+        found = dict(suite.anchors(dtype, "Ascend"))
+        assert set(found) == {"matmul", "copy", "triad", "launch"}
+        assert np.prod(found["copy"].shapes[0]) * size == 2**30
+
+
+# --- the benchmarks of whole evaluations ----------------------------------------------------------
+
+
+class Played:
+    """A model that computes nothing, and remembers how it was loaded."""
+
+    kernels, loaded = "cpu", None
+
+    def __init__(self):
+        self.configs = read_configs(Path(MICRO))
+
+    @classmethod
+    def load(cls, model, dtype="fp32", **_):
+        cls.loaded = dtype
+        return cls()
+
+    def predict(self, latents, timestep, states):
+        assert str(latents.dtype) == "Float32" and states.shape[1] == 77
+        return latents
+
+    def decode_latents(self, latents, tiling):
+        return np.zeros((1, 3, *(self.configs.vae.factor * n for n in latents.shape[2:])))
+
+    def encode_image(self, picture, tiling):
+        return picture
+
+
+@pytest.fixture
+def played(monkeypatch):
+    monkeypatch.setattr(unet, "Model", Played)
+    monkeypatch.setattr(vae.M, "Model", Played)
+    monkeypatch.setattr(core_cli, "main", lambda words: 0)
+
+
+EDIT = [
+    str(ROOT / "diffedit_core" / "assets" / "bowl_of_apples.png"),
+    *("--source", "a secret", "--target", "another secret", "--negative", "a third secret"),
+    *("--out", "/secret/x.png", "--steps", "7", "--recipe", "smooth", "--dtype", "fp16"),
+]
+WHOLE = {
+    "unet": (unet.main, [MICRO, "--size", "16", "--runs", "2", "--dtype", "fp16"], ["unet"]),
+    "vae": (vae.main, [MICRO, "--size", "32", "--dtype", "fp16"], ["vae decode", "vae encode"]),
+    "edit": (edit.main, EDIT, ["edit"]),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_evaluations_are_rows_of_the_same_format(name, played, tmp_path, capsys):
+    main, words, ops = WHOLE[name]
+    file = tmp_path / "r.jsonl"
+    assert main([*words, "--record", str(file)]) == 0
+    assert "GiB" in capsys.readouterr().out
+    rows = records.read(file)
+    assert [row["op"] for row in rows] == ops
+    for row in rows:
+        assert set(row) == set(records.FIELDS) and row["dtype"] == "fp16"
+        assert row["wall_us"]["n"] >= 1 and row["soc"] == "CPU" and row["variant"] == "cpu"
+        assert "secret" not in json.dumps(row) and MICRO not in json.dumps(row)
+        assert row["max_memory_allocated"] is not None
+    assert name == "edit" or Played.loaded == "fp16"
+    assert run("compare", file, file) == 0
+    assert main([*words, "--record", str(file)]) == 2
+    assert "--record" in capsys.readouterr().err
+
+
+def test_what_an_edit_says_of_its_options():
+    """Numbers and choices, no texts and no names of files."""
+    found = edit.settings(EDIT)
+    assert found["num_inference_steps"] == 7 and found["recipe"] == "smooth"
+    assert found["dtype"] == "fp16" and found["seed"] == 0
+    assert not {"image", "source", "target", "negative", "out", "model"} & set(found)
+
+
+def test_memory_is_the_devices_where_there_is_one(monkeypatch):
+    import mindspore as ms
+
+    assert 0.05 < timing.peak_memory() < 100, "of this process"
+    monkeypatch.setattr(K, "device", lambda: "Ascend")
+    monkeypatch.setattr(ms.runtime, "max_memory_allocated", lambda: 3 << 30)
+    assert timing.peak_memory() == 3 and machine.peak_memory() == 3 << 30
