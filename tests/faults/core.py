@@ -181,12 +181,6 @@ FAULTS = (
         "values = first",
     ),
     Fault(
-        "the series of exp without its sign",
-        "diffedit_core/mask",
-        "series = 1 - x / k * series",
-        "series = 1 + x / k * series",
-    ),
-    Fault(
         "threshold includes itself",
         "diffedit_core/mask",
         "(normalised > mask_threshold)",
