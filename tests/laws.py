@@ -39,6 +39,7 @@ from typing import Callable, NamedTuple
 
 import mindspore as ms
 import numpy as np
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from diffedit_core import schedule as S
@@ -104,6 +105,39 @@ def law(examples, promised=by_all, cost=1):
         return check
 
     return register
+
+
+def counterexample(law, step, shrink=True):
+    """None, or (the error, the smallest example that was found; without `shrink` the first)."""
+    found, phases = [], (Phase.explicit, Phase.generate, Phase.shrink)
+
+    @settings(
+        report_multiple_bugs=False,
+        print_blob=False,
+        database=None,
+        phases=phases if shrink else phases[:2],
+        max_examples=-(-settings.default.max_examples // law.cost),
+    )
+    @given(law.examples)
+    def check(example):
+        try:
+            law.check(step, example)
+        except Exception as error:
+            found[:] = [(error, example)]  # hypothesis runs the shrunk one last
+            raise
+
+    try:
+        check()
+    except Exception:
+        return found[0]
+    return None
+
+
+def in_words(failure):
+    """The error and its example, with the corners of long arrays only."""
+    error, example = failure
+    with np.printoptions(threshold=8, edgeitems=1):
+        return " ".join(f"{type(error).__name__}: {error}; {example}".split())
 
 
 # --- denoisers in closed form ---------------------------------------------------------------------

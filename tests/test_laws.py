@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
 
 from diffedit_core import schedule
 from diffedit_core.integrators import INTEGRATORS, State
 from diffedit_core.pipeline import DDIMInverseScheduler, DDIMScheduler
 
 from . import laws, strategies
+from .laws import counterexample, in_words
 
 PRECISE = {"tolerance": 1e-12, "iterations": 300}  # of those that iterate
 EXCEPTIONS = {
@@ -58,32 +58,6 @@ def load(name):
     if not function:
         raise pytest.UsageError(f"--integrator {name}: give it as package.module:function.")
     return functools.reduce(getattr, function.split("."), importlib.import_module(module))
-
-
-def counterexample(law, step, shrink=True):
-    """None, or (the error, the smallest example that was found; without `shrink` the first)."""
-    found, phases = [], (Phase.explicit, Phase.generate, Phase.shrink)
-
-    @settings(
-        report_multiple_bugs=False,
-        print_blob=False,
-        database=None,
-        phases=phases if shrink else phases[:2],
-        max_examples=-(-settings.default.max_examples // law.cost),
-    )
-    @given(law.examples)
-    def check(example):
-        try:
-            law.check(step, example)
-        except Exception as error:
-            found[:] = [(error, example)]  # hypothesis runs the shrunk one last
-            raise
-
-    try:
-        check()
-    except Exception:
-        return found[0]
-    return None
 
 
 @pytest.mark.parametrize("name", laws.LAWS)
@@ -180,13 +154,6 @@ def test_both_schedulers_walk_the_same_levels(spacing):
         )
         levels = schedule.levels(up.settings, n)
         assert np.array_equal(levels.timesteps[1:], up.timesteps)
-
-
-def in_words(failure):
-    """The error and its example, with the corners of long arrays only."""
-    error, example = failure
-    with np.printoptions(threshold=8, edgeitems=1):
-        return " ".join(f"{type(error).__name__}: {error}; {example}".split())
 
 
 def table(results):

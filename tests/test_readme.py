@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.ablation import cli as ablation
 from benchmarks.kernels import arguments
 from diffedit_core import cli
 from diffedit_core.integrators import INTEGRATORS
@@ -77,7 +78,7 @@ def test_the_guides_pair_works(tmp_path, monkeypatch, capsys):
 def test_python_examples_are_right(tmp_path, monkeypatch):
     """They stand in one file, in their order, as a reader would type them."""
     examples = re.findall(r"```python\n(.*?)```", TEXT, re.S)
-    assert len(examples) == 6
+    assert len(examples) == 7
     code = "\n\n".join(examples)
     code = code.replace("diffedit_core/assets", str(ROOT / "diffedit_core/assets"))
     (tmp_path / "examples_of_the_readme.py").write_text(code, encoding="utf-8")
@@ -85,13 +86,26 @@ def test_python_examples_are_right(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     before = dict(INTEGRATORS)
     try:
-        importlib.import_module("examples_of_the_readme")
+        written = importlib.import_module("examples_of_the_readme")
+        experiments_run(written.MEDIAN, tmp_path)
     finally:
         INTEGRATORS.clear()
         INTEGRATORS.update(before)
     assert Image.open("lemons.png").size == (128, 128)
     for example in examples[3:]:
         assert len([line for line in example.splitlines() if line.strip()]) <= 14
+
+
+def experiments_run(experiment, folder):
+    """The README's experiment on a scene less, as its command runs it."""
+    from benchmarks.ablation import engine
+
+    arguments = ablation.parser().parse_args(["median", "--out", str(folder), "--scenes", "1"])
+    experiment = ablation.adjusted(experiment, arguments)
+    job = engine.lay_out(experiment, ablation.bench_of(arguments), folder)
+    planned = job.plan
+    assert engine.run(job) == (0, planned.shared) and planned.alone == 2 * planned.shared
+    ablation.show(experiment, arguments)
 
 
 def test_named_files_exist():
@@ -105,16 +119,17 @@ def test_flags_exist():
         converter.parser()._subparsers._group_actions[0].choices["convert"]._option_string_actions
     )
     weights = re.search(r"(?s)## Weights in other files.*?(?=\n## )", TEXT)[0]
+    ablations = re.search(r"(?s)## Ablations.*?(?=\n## )", TEXT)[0]
     device = re.search(r"(?s)## On an Ascend device.*?(?=\n## )", TEXT)[0]
     measuring = [line for line in TEXT.splitlines() if "python -m benchmarks.kernels" in line]
-    rest = TEXT.replace(weights, "").replace(device, "")
-    for line in measuring:
-        rest = rest.replace(line, "")
-    measured = arguments.parser()._option_string_actions
+    rest = TEXT
+    for part in (weights, ablations, device, *measuring):
+        rest = rest.replace(part, "")
     sections = (
         (rest, known),
         (weights, convert),
-        (device + "\n".join(measuring), measured),
+        (ablations, ablation.parser()._option_string_actions),
+        (device + "\n".join(measuring), arguments.parser()._option_string_actions),
     )
     for written, flags in sections:
         for flag in set(re.findall(r"(--[a-z][a-z0-9-]+)", written)) - {"--help", "--dist"}:

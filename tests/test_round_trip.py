@@ -20,7 +20,8 @@ from diffedit_core.model import ORCHARD
 
 from . import laws, strategies
 from .closed_forms import back, ones, run_of, there
-from .test_laws import counterexample, in_words, reason_against
+from .laws import counterexample, in_words
+from .test_laws import reason_against
 from .tiny import shared_load
 
 WHOLE = os.environ.get("HYPOTHESIS_PROFILE") == "ci"

@@ -1,0 +1,144 @@
+"""What is edited: scenes of the Orchard, whose answer is known, or pictures of one's own."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from diffedit_core import images
+from diffedit_core.errors import InputError
+
+from ..orchard import data, splits
+from ..orchard import world as W
+
+BATCH = 12  # edits at once
+
+
+class Subject(NamedTuple):
+    """A picture and what shall become of it; the last four are None where no answer is known.
+
+    Pictures are float [3,H,W] in [-1,1].
+    """
+
+    name: str
+    kind: str
+    seed: int
+    source: np.ndarray
+    caption: str  # of the source
+    target: str  # caption of the wanted edit
+    scene: Optional[W.Scene] = None
+    edited: Optional[W.Scene] = None
+    truth: Optional[np.ndarray] = None
+    mask: Optional[np.ndarray] = None  # true mask, bool [H,W]
+
+
+class Batch(NamedTuple):
+    """Subjects that are edited at once; they are made when they are first looked at."""
+
+    names: tuple  # (name, seed index) of each
+    make: object  # function () -> [Subject]
+
+
+def orchard(split, count, seeds, size):
+    """Batches of the first edits of a split, for each seed in turn.
+
+    Args:
+        seeds: numbers; with 0 a scene's draws have the seed that the evaluation gives them.
+        size: of the pictures in pixels.
+    """
+    if split not in splits.SPLITS:
+        raise InputError(f"split is {split!r}: choose of {', '.join(splits.SPLITS)}.")
+    if size not in W.SIZES:
+        raise InputError(
+            f"The model is of pictures of {size}x{size}, the Orchard draws "
+            f"{' or '.join(map(str, W.SIZES))}: give --pictures and --prompts."
+        )
+    wanted = [(i, seed) for seed in seeds for i in range(count)]
+    for start in range(0, len(wanted), BATCH):
+        some = wanted[start : start + BATCH]
+        names = tuple((f"{split}-{i:04d}", seed) for i, seed in some)
+        yield Batch(names, lambda some=some: [scene(split, i, seed, size) for i, seed in some])
+
+
+def scene(split, i, seed, size):
+    """A `Subject` of the Orchard."""
+    edit = splits.edit(split, i, size)
+    source, truth = data.to_model(np.stack([edit.picture, edit.truth]))
+    return Subject(
+        edit.name,
+        edit.kind,
+        seed_of(edit.scene.seed, seed),
+        source,
+        W.caption(edit.scene),
+        W.caption(edit.edited),
+        edit.scene,
+        edit.edited,
+        truth,
+        edit.mask,
+    )
+
+
+def seed_of(own, index):
+    """The seed of the draws of a subject's run `index`."""
+    if index == 0:
+        return own
+    return int.from_bytes(hashlib.sha256(f"{own} {index}".encode()).digest()[:4], "big")
+
+
+def pictures(folder, prompts, seeds, side):
+    """Batches of pictures of one's own.
+
+    Args:
+        folder: of the pictures.
+        prompts: JSON lines {"picture": file name, "source": text, "target": text}.
+        side: each picture is cropped to its middle square and resized to so many pixels.
+    """
+    wanted = [(line, seed) for seed in seeds for line in _prompts(Path(folder), Path(prompts))]
+    for start in range(0, len(wanted), BATCH):
+        some = wanted[start : start + BATCH]
+        names = tuple((line["name"], seed) for line, seed in some)
+        yield Batch(names, lambda some=some: [_picture(*each, side) for each in some])
+
+
+def _prompts(folder, file):
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{file} is missing or no text: give JSON lines as --prompts.") from None
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            found.append(_prompt(folder, f"{file}, line {number}", line, len(found)))
+    if not found:
+        raise InputError(f"{file} has no lines: write one for each edit.")
+    return found
+
+
+def _prompt(folder, where, line, index):
+    keys = ("picture", "source", "target")
+    try:
+        given = json.loads(line)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict) or set(given) != set(keys):
+        raise InputError(f"{where}: write an object with {', '.join(keys)}.")
+    for key, value in given.items():
+        if not isinstance(value, str):
+            raise InputError(f"{where}: {key} is {value!r}, it has to be a text.")
+    if not (folder / given["picture"]).is_file():
+        raise InputError(f"{where}: {folder / given['picture']} is missing.")
+    return {**given, "name": f"{index:04d}-{given['picture']}", "path": folder / given["picture"]}
+
+
+def _picture(line, seed, side):
+    picture = images.load_image(str(line["path"])).convert("RGB")
+    short = min(picture.size)
+    left, top = ((n - short) // 2 for n in picture.size)
+    picture = picture.crop((left, top, left + short, top + short)).resize((side, side), 1)
+    source = images.to_array([picture])[0]
+    own = int.from_bytes(hashlib.sha256(line["name"].encode()).digest()[:4], "big")
+    return Subject(
+        line["name"], "picture", seed_of(own, seed), source, line["source"], line["target"]
+    )

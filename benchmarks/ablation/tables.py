@@ -1,0 +1,202 @@
+"""Tables of rows: means with 95 % intervals, and differences to the base, paired by scene. No
+MindSpore."""
+
+import base64
+import json
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from diffedit_core.files import written
+
+from ..orchard.measures import frechet, interval
+from .measures import MEASURES
+
+RESAMPLES = 2000
+BLOCKS = 20  # of scenes, for intervals of what is no mean
+
+
+class Results(NamedTuple):
+    """The rows of one program and one model.
+
+    experiment: its line.
+    run: the line of a run of these rows.
+    rows: {variant's digest: {(scene, seed): row}}.
+    truths: {scene: the features of its true edit}.
+    sets: {(variant's digest, measure): line} of a collected file, which has no features.
+    others: rows of other programs and models.
+    """
+
+    experiment: dict
+    run: dict
+    rows: dict
+    truths: dict
+    sets: dict
+    others: int
+
+
+def results(lines, code=None, model=None):
+    """The `Results` of lines: those of this program and this model where there are any, else those
+    of the run that has most."""
+    experiments = [line for line in lines if line["kind"] == "experiment"]
+    runs = {line["run"]: line for line in lines if line["kind"] == "run"}
+    rows = [line for line in lines if line["kind"] == "row"]
+    if not experiments or not rows:
+        return None
+    owners = Counter((runs[row["run"]]["code"], runs[row["run"]]["model"]) for row in rows)
+    owner = (code, model) if (code, model) in owners else owners.most_common(1)[0][0]
+    found, run = {}, None
+    for row in rows:
+        of = runs[row["run"]]
+        if (of["code"], of["model"]) == owner:
+            run = of
+            found.setdefault(row["variant"], {})[row["scene"], row["seed"]] = row
+    truths = {t["scene"]: decoded(t["features"]) for t in lines if t["kind"] == "truth"}
+    sets = {(t["variant"], t["measure"]): t for t in lines if t["kind"] == "set"}
+    return Results(experiments[-1], run, found, truths, sets, len(rows) - owners[owner])
+
+
+def decoded(text):
+    """Features that were written in half precision, float64."""
+    return np.frombuffer(base64.b64decode(text), "<f2").astype(np.float64)
+
+
+def table(found, kind=None):
+    """Markdown: a line for each variant, with each measure and its difference to the base.
+
+    Args: kind: of the edits, or None for all.
+    """
+    measures, variants = found.experiment["measures"], found.experiment["variants"]
+    titles = []
+    for name in measures:
+        titles += [MEASURES[name].title, "difference"]
+    text = [f"| | n | {' | '.join(titles)} |", "|---" * (len(titles) + 2) + "|"]
+    first = found.experiment["base"]
+    base = _of_kind(found.rows.get(first, {}), kind)
+    for label, variant in variants:
+        rows = _of_kind(found.rows.get(variant, {}), kind)
+        cells = []
+        for name in measures:
+            if MEASURES[name].of == "set":
+                one, other = (
+                    _set_cells(found, variant, first, name) if kind is None else (None,) * 2
+                )
+            else:
+                one, other = summary(rows, name), difference(rows, base, name)
+            cells.append(_shown(one, name))
+            cells.append(_shown(None if variant == first else other, name, "+"))
+        label += " (base)" if variant == first and label != "base" else ""
+        text.append(f"| {label} | {len(rows)} | {' | '.join(cells)} |")
+    return "\n".join(text) + "\n"
+
+
+def _set_cells(found, variant, first, name):
+    """(value, difference) of a measure of a set, with their intervals."""
+    line = found.sets.get((variant, name))
+    if line is not None:
+        return line["value"], line["difference"]
+    rows, base = (found.rows.get(v, {}) for v in (variant, first))
+    return set_interval(rows, found.truths), set_interval(rows, found.truths, base)
+
+
+def _of_kind(rows, kind):
+    return {k: r for k, r in rows.items() if kind is None or r["subject"] == kind}
+
+
+def _shown(triple, name, plus=""):
+    if triple is None or not np.isfinite(triple[0]):
+        return "-"
+    mean, low, high = triple
+    digits = MEASURES[name].digits
+    if not np.isfinite(low):
+        return f"{mean:{plus}.{digits}f}"
+    return f"{mean:{plus}.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def summary(rows, name):
+    """(mean, low, high) of a measure; Wilson's interval for a share of single runs, else a
+    bootstrap over scenes."""
+    values = _by_scene(rows, name)
+    if not values:
+        return None
+    if all(len(v) == 1 and isinstance(v[0], bool) for v in values.values()):
+        return interval([v[0] for v in values.values()])
+    return bootstrap([np.mean(v) for v in values.values()])
+
+
+def difference(rows, base, name):
+    """(mean, low, high) of the differences to the base, over the scenes and seeds of both."""
+    pairs = {}
+    for key in sorted(rows.keys() & base.keys()):
+        values = [r[key].get(name) for r in (rows, base)]
+        if None not in values:
+            pairs.setdefault(key[0], []).append(float(values[0]) - float(values[1]))
+    return bootstrap([np.mean(v) for v in pairs.values()]) if pairs else None
+
+
+def _by_scene(rows, name):
+    """{scene: values of its seeds}, without what is no number."""
+    found = {}
+    for (scene, _), row in sorted(rows.items()):
+        if row.get(name) is not None:
+            found.setdefault(scene, []).append(row[name])
+    return found
+
+
+def bootstrap(values, resamples=RESAMPLES):
+    """(mean, low, high): the 2.5 % and 97.5 % quantiles of the means of resamples.
+
+    Args: values: one for each scene.
+    Laws: independent of the order; a constant shift shifts all three; the interval of equal values
+        is that value; a single value has none.
+    """
+    values = np.sort(np.asarray(values, np.float64))
+    if len(values) < 2:
+        return float(values[0]), float("nan"), float("nan")
+    chosen = np.random.default_rng(len(values)).integers(len(values), size=(resamples, len(values)))
+    low, high = np.quantile(values[chosen].mean(1), (0.025, 0.975))
+    return float(values.mean()), float(low), float(high)
+
+
+def set_interval(rows, truths, base=None):
+    """(distance, low, high) of the pictures' features to those of the true edits, or its difference
+    to the base's; the interval from leaving out a block of scenes at a time."""
+    pairs = [r for r in (rows, base) if r is not None]
+    keys = [
+        k for k in sorted(rows) if k[0] in truths and all("features" in r.get(k, {}) for r in pairs)
+    ]
+    if len(keys) < 2 * BLOCKS:
+        return None
+    wanted = np.stack([truths[scene] for scene, _ in keys])
+    arrays = [np.stack([decoded(r[k]["features"]) for k in keys]) for r in pairs]
+
+    def value(some):
+        found = [frechet(a[some], wanted[some]) for a in arrays]
+        return found[0] - (found[1] if len(found) > 1 else 0.0)
+
+    block = np.arange(len(keys)) % BLOCKS
+    whole = value(block >= 0)
+    without = np.array([value(block != b) for b in range(BLOCKS)])
+    error = np.sqrt((BLOCKS - 1) / BLOCKS * ((without - without.mean()) ** 2).sum())
+    return whole, whole - 1.96 * error, whole + 1.96 * error
+
+
+def collect(lines, found, path):
+    """Write the lines of a folder as one file: each explanation once, each row of `found` once,
+    without what the table does not show; a measure of a set as its value."""
+    experiment = found.experiment
+    first, wanted = experiment["base"], set(experiment["measures"])
+    kept = [experiment, *(line for line in lines if line["kind"] in ("run", "variant"))]
+    for rows in found.rows.values():
+        for row in rows.values():
+            kept.append({k: v for k, v in row.items() if k not in (MEASURES.keys() - wanted)
+                         and k != "features"})  # fmt: skip
+    for name in [n for n in experiment["measures"] if MEASURES[n].of == "set"]:
+        for variant in dict.fromkeys(v for _, v in experiment["variants"]):
+            value, other = _set_cells(found, variant, first, name)
+            kept.append({"kind": "set", "variant": variant, "measure": name,
+                         "value": value, "difference": other})  # fmt: skip
+    texts = dict.fromkeys(json.dumps(line, separators=(",", ":")) for line in kept)
+    with written(path) as part:
+        part.write_text("\n".join(texts) + "\n", encoding="utf-8")
