@@ -323,6 +323,8 @@ def test_the_bound_is_that_of_the_lowering():
     assert tolerance.bound(plain, "cpu", "matmul") == tolerance.bound(plain, "cpu")
     down, up = call("cast", [(3,)], "float16"), call("cast", [(3,)], "float32", kind="float16")
     assert tolerance.bound(down, "cpu") >= 2.0**-12 > tolerance.bound(up, "cpu")
+    attention = call("attention", [(2, 4096, 320)] * 3, 5, False)
+    assert 2.5e-6 < tolerance.bound(attention, "cpu") < 1e-5
     assert tolerance.bound(call("upsample", [(2, 3, 5, 7)]), "cpu") == 0
     assert tolerance.bound(call("concat2", [(2, 3), (2, 5)], 1), "cpu") == 0
 

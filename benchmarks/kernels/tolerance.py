@@ -6,6 +6,12 @@ from diffedit_core import kernels as K
 
 from . import flops
 
+# The emulation takes a sample of some hundred results; the largest error of some millions is
+# larger: on a CPU 2.5e-6 in attention over 4096 tokens, by either table, where it says 1.9e-6, and
+# 0.84 of what it says in fp16 where sums are rounded one after the other.
+FLOOR = 2.0**-17
+EACH = 2
+
 
 def bound(call, table, hf32="none"):
     """The largest error allowed, relative to the largest value of the result.
@@ -19,7 +25,12 @@ def bound(call, table, hf32="none"):
     if call.name == "cast":
         return rounding.tolerance(call.name, flops.result_dtype(call))
     rounds = "each" if of_reference(call.name, table) else "once"
-    return rounding.tolerance_of(call, hf32, rounds)
+    found = rounding.tolerance_of(call, hf32, rounds)
+    if found == 0:
+        return 0.0
+    if flops.result_dtype(call) == "float32":
+        return max(found, FLOOR)
+    return found * EACH if rounds == "each" else found
 
 
 def of_reference(name, table):
