@@ -1,5 +1,5 @@
-"""The engine of ablations: what is kept changes nothing, a plan is what is counted, and nothing that
-dies or fails loses a row. The model is a closed form."""
+"""The engine of ablations: what is kept changes nothing, a plan is what is counted, and nothing
+that dies or fails loses a row. The model is a closed form."""
 
 import errno
 import os
