@@ -33,7 +33,7 @@ def joined(pieces):
 
 
 def read(name):
-    """A file of assets/pages."""
+    """A file of assets/pages, or of a whole path."""
     return (PLACE / name).read_text(encoding="utf-8")
 
 
@@ -97,15 +97,16 @@ def numbers(array):
     return base64.b64encode(array.astype("<f4").tobytes()).decode()
 
 
-def page(title, body, data=None, script=""):
+def page(title, body, data=None, script="", styles=()):
     """A whole page, as text.
 
     Args:
         title: text.
         body: `Html`.
         data: what the program finds as JSON in the element `data`.
-        script: a file of assets/pages. Only this one program may run in the page, and nothing may
-            be fetched (content security policy).
+        script: a file of assets/pages, or the path of another. Only this one program may run in
+            the page, and nothing may be fetched (content security policy).
+        styles: paths of more style, after page.css.
     """
     program = read(script) if script else ""
     digest = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
@@ -114,7 +115,7 @@ def page(title, body, data=None, script=""):
     return filled(
         "page.html",
         title=title,
-        style=Html(read("page.css")),
+        style=Html("\n".join(map(read, ("page.css", *styles)))),
         body=escaped(body),
         data=Html(held),
         digest=digest,
