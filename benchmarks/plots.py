@@ -12,6 +12,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 MARKS = ("circle", "square", "triangle", "diamond")
 WIDTH = 440
 LEFT, RIGHT, TOP = 52, 14, 12
+DODGE = 3
 STYLE = (
     "text{fill:#1c1f24;font:13px system-ui,sans-serif}"
     ".grid{stroke:#d3d7dd;fill:none}.zero{stroke:#5b626d;fill:none}"
@@ -133,7 +134,9 @@ def lines(series, xlabel, title, reference=None):
         )
     named = [s for s in series if s.name]
     for number, each in enumerate(series):
-        parts += _line(each, at, COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)])
+        aside = DODGE * (number - (len(series) - 1) / 2)  # px, so that intervals stand apart
+        colour, kind = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
+        parts += _line(each, at, aside, colour, kind)
     for number, each in enumerate(named):
         y = bottom + 58 + 20 * number
         colour, kind = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
@@ -148,12 +151,12 @@ def lines(series, xlabel, title, reference=None):
     return _whole(parts, bottom + 46 + 20 * rows, title)
 
 
-def _line(series, at, colour, kind):
+def _line(series, at, aside, colour, kind):
     ordered = sorted(series.points, key=lambda p: p.x)
-    path = "L".join("{:.1f} {:.1f}".format(*at(p.x, p.value)) for p in ordered)
+    places = [(at(p.x, p.value)[0] + aside, at(p.x, p.value)[1]) for p in ordered]
+    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     yield f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
-    for point in ordered:
-        x, y = at(point.x, point.value)
+    for point, (x, y) in zip(ordered, places):
         whisker = ""
         if point.low is not None:
             below, above = at(point.x, point.low)[1], at(point.x, point.high)[1]
@@ -191,7 +194,7 @@ def rows(found, title, note=""):
     """
     points = [p for s in found for p in s.points]
     low, high = _range([*_ends(points), 0.0])
-    bottom, side = TOP + 36 * len(found), 14
+    bottom, side = TOP + 36 * len(found), 26
 
     def at(value):
         return side + (value - low) / (high - low) * (WIDTH - 2 * side)
@@ -204,7 +207,7 @@ def rows(found, title, note=""):
     parts.append(f'<path class="zero" d="M{at(0.0):.1f} {TOP}V{bottom}"/>')
     for number, each in enumerate(found):
         y, colour = TOP + 36 * number + 25, COLOURS[0]
-        parts.append(_text(side, y - 11, _cut(each.name)))
+        parts.append(_text(4, y - 11, _cut(each.name)))
         if not each.points:
             parts.append(_text(side, y + 5, "-"))
         for point in each.points:

@@ -79,9 +79,7 @@ def table(found, kind=None):
         cells = []
         for name in measures:
             if MEASURES[name].of == "set":
-                one, other = (
-                    set_cells(found, variant, first, name) if kind is None else (None,) * 2
-                )
+                one, other = set_cells(found, variant, first, name) if kind is None else (None,) * 2
             else:
                 one, other = summary(rows, name), difference(rows, base, name)
             cells.append(shown(one, name))

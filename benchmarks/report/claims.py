@@ -134,9 +134,7 @@ CLAIMS = {  # of an experiment; () where the paper says nothing
             "section 3.2, step 1",
         ),
     ),
-    "mask-draws": (
-        Claim("Ten draws are averaged, without a comparison.", "section 3.2, step 1"),
-    ),
+    "mask-draws": (Claim("Ten draws are averaged, without a comparison.", "section 3.2, step 1"),),
     "mask-ways": (
         Claim(
             "The masks tend to be larger than the object.",

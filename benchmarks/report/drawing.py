@@ -1,5 +1,4 @@
-"""Which plot an experiment gets: lines over the axis that has most numbers, else rows of intervals.
-"""
+"""Which plot an experiment gets: lines over the axis of most numbers, else rows of intervals."""
 
 import math
 

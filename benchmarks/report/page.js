@@ -24,7 +24,7 @@ function show(point) {
   const bold = document.createElement("b");
   bold.dir = "auto";
   bold.textContent = label;
-  const lines = [`${name} ${full(values[name])}`];
+  const lines = [`${data[experiment].titles[name]} ${full(values[name])}`];
   if (differences[name]) lines.push(`difference ${full(differences[name])}`);
   lines.push(`n = ${n}`);
   tip.append(bold);

@@ -44,7 +44,9 @@ def data(summary):
         for w in summary.ways
     ]
     keys = ("name", "question", "measures")
-    return {**{key: summary.experiment[key] for key in keys}, "variants": ways}
+    titles = {name: MEASURES[name].title for name in summary.measures}
+    held = {key: summary.experiment[key] for key in keys}
+    return {**held, "titles": titles, "variants": ways}
 
 
 def _entry(summary, index):
@@ -187,10 +189,15 @@ def _sheet(summary, held):
         yield Html(f'<h3>{part}</h3><div class="sheet">')
         for each in scenes:
             source, truth, before, after = held.setdefault(each.scene, sheets.drawn(each.scene))
-            text = f"{each.scene}, {each.kind}: {shown((each.value, *[float('nan')] * 2), measure)}"
             pair = joined(_use(f"{each.scene}-{k}", words)
                           for k, words in enumerate((before, after)))  # fmt: skip
-            yield Html(f"<figure>{pair}<figcaption>{escaped(text)}</figcaption></figure>")
+            lines = [f"{each.scene}, {each.kind}"]
+            lines += [f"{MEASURES[m].title} {v:.{MEASURES[m].digits}f}"
+                      for m, v in each.numbers.items()]  # fmt: skip
+            text = Html("<br>").join(map(escaped, lines))
+            yield Html(
+                f'<figure><div class="pair">{pair}</div><figcaption>{text}</figcaption></figure>'
+            )
         yield Html("</div>")
     yield Html("</details>")
 

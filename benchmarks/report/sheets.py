@@ -21,11 +21,11 @@ NEITHER = ("area",)  # is no merit
 
 
 class Shown(NamedTuple):
-    """A scene of a sheet. value: its mean over the seeds of the base."""
+    """A scene of a sheet. numbers: {measure: its mean over the seeds of the base}."""
 
     scene: str
     kind: str
-    value: float
+    numbers: dict
 
 
 def sheet(summary):
@@ -35,19 +35,26 @@ def sheet(summary):
     measure = next((m for m in summary.measures if _ranks(summary, base, m)), None)
     if base is None or measure is None:
         return None
-    values = {}
-    for (scene, _), row in summary.found.rows[base.digest].items():
-        if number_of(scene) is not None and row.get(measure) is not None:
-            values.setdefault((scene, row["subject"]), []).append(float(row[measure]))
+    held = {}
+    for (scene, _), row in sorted(summary.found.rows[base.digest].items()):
+        if number_of(scene) is not None:
+            held.setdefault((scene, row["subject"]), []).append(row)
+    found = [Shown(*key, _means(of, summary.measures)) for key, of in held.items()]
     sign = 1 if measure in LOWER else -1
-    ordered = sorted((Shown(*k, float(np.mean(v))) for k, v in values.items()),
-                     key=lambda s: (sign * s.value, s.scene))  # fmt: skip
+    ordered = sorted((each for each in found if measure in each.numbers),
+                     key=lambda each: (sign * each.numbers[measure], each.scene))  # fmt: skip
     if len(ordered) < 3:
         return None
     each = min(EACH, len(ordered) // 3)
     start = (len(ordered) - each) // 2
     parts = (ordered[:each], ordered[start : start + each], ordered[-each:])
     return measure, dict(zip(("best", "middle", "worst"), parts))
+
+
+def _means(rows, measures):
+    """{measure: mean over rows} of those that have it."""
+    found = {m: [row[m] for row in rows if row.get(m) is not None] for m in measures}
+    return {m: float(np.mean(values)) for m, values in found.items() if values}
 
 
 def _ranks(summary, base, measure):
