@@ -62,8 +62,8 @@ def _how():
     return Html(
         f'<details class="dim"><summary>How to read this page</summary><p>Brackets are 95 % '
         "intervals: Wilson's for a share, else a bootstrap over scenes. Differences are to the "
-        "base and paired by scene. <b>Bold</b> is a difference whose interval leaves zero out. "
-        f"{escaped(verdicts.RULE)}</p></details>"
+        "base and paired by scene. <b>Bold</b> is a difference whose interval leaves zero out, of "
+        f"{verdicts.LEAST} scenes or more. {escaped(verdicts.RULE)}</p></details>"
     )
 
 
@@ -115,7 +115,7 @@ def _paper(summary):
         said = f"<b>The paper:</b> {escaped(claim.sentence)} <i>({escaped(claim.source)})</i>"
         yield Html(f'<div class="claim"><p>{said}</p>')
         if verdict is None:
-            yield Html('<p class="dim">There is nothing here to hold or not to hold.</p>')
+            yield Html('<p class="dim">No comparison of this experiment tests it.</p>')
         else:
             conditions = " and ".join(verdict.conditions) if verdict.word == verdicts.IF else ""
             more = f": {escaped(conditions)}" if conditions else ""
@@ -127,15 +127,15 @@ def _paper(summary):
 def _comparisons(verdict):
     """What was compared, and which side each comparison takes."""
     rows = []
-    for comparison, difference, side in verdict.outcomes:
+    for comparison, difference, scenes, side in verdict.outcomes:
         more, less = comparison.more, comparison.less
         if more.label == less.label:
             what = f"{MEASURES[more.measure].title} - {MEASURES[less.measure].title}, {more.label}"
         else:
             what = f"{MEASURES[more.measure].title}: {more.label} - {less.label}"
         text = shown(drawing.full(difference), more.measure, "+")
-        rows.append([comparison.when, what, number(text), side])
-    return table(["", "expected above zero", "difference", ""], rows)
+        rows.append([comparison.when, what, number(text), number(scenes), side])
+    return table(["", "expected above zero", "difference", "scenes", ""], rows)
 
 
 # --- plots, tables, pictures ----------------------------------------------------------------------
@@ -166,7 +166,8 @@ def results(summary):
             cells.append(number(shown(drawing.full(way.values[measure]), measure)))
             difference = way.differences[measure]
             text = escaped(shown(drawing.full(difference), measure, "+"))
-            decided = verdicts.side_of(difference) in (verdicts.FOR, verdicts.AGAINST)
+            side = verdicts.side_of(difference, way.scenes[measure])
+            decided = side in (verdicts.FOR, verdicts.AGAINST)
             cells.append(number(Html(f"<b>{text}</b>") if decided else text))
         rows.append(cells)
     copy = '<p class="hint"><button type="button">Copy the numbers</button> <output></output></p>'

@@ -25,6 +25,7 @@ class Way(NamedTuple):
     n: how many rows it has.
     values, differences: {measure: (mean, low, high), or None}; low and high are None where there
         is no interval. A difference is to the base, paired by scene.
+    scenes: {measure: how many scenes a difference is of}.
     axes: {axis: value or its name}.
     """
 
@@ -33,6 +34,7 @@ class Way(NamedTuple):
     n: int
     values: Mapping
     differences: Mapping
+    scenes: Mapping
     axes: Mapping
 
 
@@ -165,7 +167,7 @@ def _summary(lines):
     first, ways = experiment["base"], []
     for label, variant in experiment["variants"]:
         own, base = (found.rows.get(v, {}) for v in (variant, first))
-        values, differences = {}, {}
+        values, differences, scenes = {}, {}, {}
         for name in experiment["measures"]:
             if MEASURES[name].of == "set":
                 one, other = tables.set_cells(found, variant, first, name)
@@ -173,8 +175,26 @@ def _summary(lines):
                 one, other = tables.summary(own, name), tables.difference(own, base, name)
             values[name] = plain(one)
             differences[name] = None if variant == first else plain(other)
-        ways.append(Way(label, variant, len(own), values, differences, axes.get(variant, {})))
+            scenes[name] = scenes_of((own, name), (base, name))
+        axes_of = axes.get(variant, {})
+        ways.append(Way(label, variant, len(own), values, differences, scenes, axes_of))
     return Summary(experiment, found, tuple(ways))
+
+
+def scenes_of(*sides):
+    """How many scenes all sides have.
+
+    Args: sides: (rows of a variant, measure); of a measure of sets a row is enough.
+    """
+    having = [
+        {
+            key
+            for key, row in rows.items()
+            if MEASURES[name].of == "set" or row.get(name) is not None
+        }
+        for rows, name in sides
+    ]
+    return len({scene for scene, _ in set.intersection(*having)})
 
 
 def plain(triple):

@@ -5,11 +5,13 @@ from typing import NamedTuple, Optional, Tuple
 from ..ablation import tables
 from ..ablation.measures import MEASURES
 from .claims import Comparison
-from .reading import plain
+from .reading import plain, scenes_of
 
+LEAST = 6  # scenes: of five, all take one side by chance in 2 / 2^5 = 6 % of the cases
 RULE = (
     "A comparison is for the sentence if the 95 % interval of the difference, paired by scene, "
-    "lies above zero, against it if it lies below zero, and open otherwise. All for it: holds. "
+    "lies above zero, against it if it lies below zero, and open otherwise or with fewer than "
+    f"{LEAST} scenes. All for it: holds. "
     "Some for it: holds if. None for it and one against it: does not hold here. All open: not "
     "decided, which more scenes may change."
 )
@@ -18,10 +20,12 @@ HOLDS, IF, NOT, UNDECIDED = "holds", "holds if", "does not hold here", "not deci
 
 
 class Outcome(NamedTuple):
-    """A comparison with its difference (mean, low, high), or None, and what follows."""
+    """A comparison with its difference (mean, low, high), or None, its number of scenes, and what
+    follows."""
 
     comparison: Comparison
     difference: Optional[tuple]
+    scenes: int
     side: str
 
 
@@ -35,16 +39,18 @@ class Verdict(NamedTuple):
         return [o.comparison.when for o in self.outcomes if o.side == FOR]
 
 
-def side_of(difference):
+def side_of(difference, scenes):
     """Which side an interval takes.
 
-    Args: difference: (mean, low, high), low and high None without an interval; or None.
+    Args:
+        difference: (mean, low, high), low and high None without an interval; or None.
+        scenes: that it is of.
     Laws: the mean alone decides nothing; turned about, for it becomes against it.
     """
     if difference is None:
         return MISSING
     _, low, high = difference
-    if low is None or high is None:
+    if low is None or high is None or scenes < LEAST:
         return OPEN
     return FOR if low > 0 else AGAINST if high < 0 else OPEN
 
@@ -67,23 +73,25 @@ def judged(claim, summary):
         return None
     outcomes = []
     for comparison in claim.comparisons:
-        found = difference(summary, comparison)
-        outcomes.append(Outcome(comparison, found, side_of(found)))
+        found, scenes = difference(summary, comparison)
+        outcomes.append(Outcome(comparison, found, scenes, side_of(found, scenes)))
     return Verdict(word_of([o.side for o in outcomes]), tuple(outcomes))
 
 
 def difference(summary, comparison):
-    """(mean, low, high) of `more` - `less`, paired by scene; None if one was not measured."""
+    """((mean, low, high) of `more` - `less`, paired by scene, how many scenes); the first is None
+    if one was not measured."""
     pair = (comparison.more, comparison.less)
     ways = [summary.way(side.label) for side in pair]
     if None in ways:
-        return None
-    if any(MEASURES[side.measure].of == "set" for side in pair):
-        return _of_sets(summary, pair, ways)
+        return None, 0
     rows = [summary.found.rows.get(way.digest, {}) for way in ways]
+    scenes = scenes_of(*zip(rows, (side.measure for side in pair)))
+    if any(MEASURES[side.measure].of == "set" for side in pair):
+        return _of_sets(summary, pair, ways), scenes
     sides = [{key: {"value": row.get(side.measure)} for key, row in of.items()}
              for of, side in zip(rows, pair)]  # fmt: skip
-    return plain(tables.difference(*sides, "value"))
+    return plain(tables.difference(*sides, "value")), scenes
 
 
 def _of_sets(summary, pair, ways):
