@@ -85,8 +85,7 @@ def section(summary, index, held):
             Html(f'<h2 dir="auto">{escaped(experiment["question"])}</h2>'),
             Html(f'<p class="dim"><bdi>{escaped("; ".join(facts))}</bdi></p>'),
             *_paper(summary),
-            *_plots(summary, index),
-            results(summary),
+            _measured(summary, index),
             *_sheet(summary, held),
             Html("</section>"),
         ]
@@ -141,16 +140,23 @@ def _comparisons(verdict):
 # --- plots, tables, pictures ----------------------------------------------------------------------
 
 
-def _plots(summary, index):
+def _measured(summary, index):
+    """Plots and table; side by side where there is one plot, and room."""
     made = drawing.plots_of(summary, index)
+    pieces = joined([joined(_plots(made)), results(summary)])
+    return Html(f'<div class="measured{" beside" * (len(made) == 1)}">{pieces}</div>')
+
+
+def _plots(made):
     if made:
+        yield Html("<div>")
         yield Html('<div class="views plots">')
         for measure, svg in made.items():
             title = MEASURES[measure].title
             yield Html(f"<figure><figcaption>{escaped(title)}</figcaption>{svg}</figure>")
         yield Html("</div>")
         yield Html('<p class="dim hint">Point at a mark, or reach it with Tab and the arrow keys, '
-                   "for its numbers.</p>")  # fmt: skip
+                   "for its numbers.</p></div>")  # fmt: skip
 
 
 def results(summary):

@@ -354,4 +354,11 @@ FAULTS = (
         "below, above = y + 9.0, y - 9.0",
         "mark",
     ),
+    Fault(
+        "two scenes are enough for a verdict",
+        "benchmarks/report/verdicts",
+        "if low is None or high is None or scenes < LEAST:",
+        "if low is None or high is None:",
+        "few_scenes",
+    ),
 )
