@@ -15,6 +15,9 @@ from benchmarks.kernels import arguments, bundle, cli, machine, measure, records
 from diffedit_core import cli as core_cli
 from diffedit_core import kernels as K
 from diffedit_core.folder import read_configs
+from diffedit_core.kernels import chips
+
+from .test_config import refused
 
 ROOT = Path(__file__).parent.parent
 MICRO = str(Path(__file__).parent / "fixtures" / "pipeline" / "model")
@@ -92,8 +95,7 @@ def test_table_and_page_are_there(done):
 
 def test_rows_of_an_earlier_run_are_used_again(done, tmp_path, monkeypatch, capsys):
     place = done[0]
-    monkeypatch.setattr(bundle, "inventory_of", lambda module: "as asked\n")
-    monkeypatch.setattr(cli, "inventory_module", lambda: "module")
+    monkeypatch.setattr(bundle, "inventory_of", lambda module: f"of {module}\n")
     made = ["--report", tmp_path / "p.html", "--bundle", tmp_path / "b.zip"]
     assert run("--from", place / "r.jsonl", *made) == 0
     assert (tmp_path / "p.html").read_text() == (place / "r.html").read_text()
@@ -198,7 +200,7 @@ def test_inventory_runs_in_a_process_of_its_own(monkeypatch):
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", process)
-    monkeypatch.setattr(cli, "inventory_module", lambda: "some.module")
+    monkeypatch.setattr(cli, "INVENTORY", "some.module")
     assert run("--inventory") == 0
     assert run("--inventory", "--kernels", "ascend") == 0
     start = [sys.executable, "-m", "some.module"]
@@ -307,7 +309,11 @@ def test_what_is_set_for_a_device(monkeypatch):
     assert seen == {"conv": False, "matmul": False}
     assert machine.default_timers() == ("device", "event", "wall")
     machine.check(("device", "event"), "cold", "O2", "both", "folder")
+    monkeypatch.setattr(chips, "chip_name", lambda: "Ascend910B4")
     machine.check_dtypes(("bf16",))
+    monkeypatch.setattr(chips, "chip_name", lambda: "Ascend310P3")
+    machine.check_dtypes(("fp16",))
+    refused(lambda: machine.check_dtypes(("fp16", "bf16")), "Ascend310P3 has no bf16")
 
 
 def test_the_anchors_of_a_device_are_larger_than_its_caches():

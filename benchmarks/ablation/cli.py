@@ -4,7 +4,7 @@
     python -m benchmarks.ablation threshold --plan
     python -m benchmarks.ablation threshold my_experiment.py --scenes 12
     msrun --worker_num=2 --local_worker_num=2 --join=True python -m benchmarks.ablation threshold
-    python -m benchmarks.ablation threshold --model owner/name --pictures FOLDER --prompts FILE.jsonl
+    python -m benchmarks.ablation threshold --model owner/name --pictures FOLDER --prompts FILE
 
 An experiment is one of benchmarks/ablations or of a file. What the folder of results has already is
 not done again, so that a run can be stopped at any moment and continued; processes that share the

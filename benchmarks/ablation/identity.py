@@ -1,8 +1,8 @@
 """What makes two values, two functions, two programs, or two models the same: digests.
 
 A function is its compiled code, its defaults, what its closure holds, and, of its own module, the
-functions and values that it names there. So a lambda is as good as a function with a name; nothing is
-ever pickled. A changed comment changes no digest.
+functions and values that it names there. So a lambda is as good as a function with a name; nothing
+is ever pickled. A changed comment changes no digest.
 """
 
 import ast

@@ -12,6 +12,7 @@ from . import arguments as A
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = "benchmarks.kernels"
+INVENTORY = "benchmarks.ascend.inventory"  # a module that sets MindSpore up otherwise
 
 # MindSpore is imported inside the functions, after its warnings are silenced.
 
@@ -29,8 +30,6 @@ def main(words=None):
         if arguments.inventory:
             return inventory(arguments)
         files = A.outputs(arguments)
-        if "bundle" in files:
-            inventory_module()  # is there
         if arguments.from_file:
             from . import records
 
@@ -66,16 +65,9 @@ def inventory(arguments):
     names = arguments.kernels or ()
     if len(names) > 1:
         raise InputError("--inventory takes one table: give --kernels one name.")
-    command = [sys.executable, "-m", inventory_module()]
+    command = [sys.executable, "-m", INVENTORY]
     command += ["--kernels", names[0]] if names else []
     return 1 if subprocess.run(command, cwd=ROOT).returncode else 0
-
-
-def inventory_module():
-    """Name of the module that makes the inventory."""
-    if not (ROOT / "benchmarks" / "ascend" / "inventory.py").is_file():
-        raise InputError("This copy has no benchmarks/ascend: get the whole repository.")
-    return "benchmarks.ascend.inventory"
 
 
 def settings_of(given):
@@ -149,7 +141,7 @@ def after(given, files, rows, baseline=None):
             part.write_text(page.page(rows), encoding="utf-8")
     if "bundle" in files:
         with written(files["bundle"]) as part:
-            bundle.write(part, rows, bundle.inventory_of(inventory_module()))
+            bundle.write(part, rows, bundle.inventory_of(INVENTORY))
     if not given.baseline:
         return 0
     baseline = records.read(given.baseline) if baseline is None else baseline

@@ -8,8 +8,7 @@ import numpy as np
 
 from diffedit_core.errors import InputError
 
-from . import cases, flops, machine, timers
-from .tolerance import tolerance_of
+from . import cases, flops, machine, timers, tolerance
 
 WHOLE = 3  # times that a whole evaluation is timed
 HOST_BOUND = 1.2  # event time over the device's from which the device waits for the host
@@ -26,7 +25,7 @@ def checked(case, wanted, table, settings, head):
         head: the row so far, for the name of the profiler's folder.
     """
     call = case.call
-    bound = tolerance_of(call, settings.hf32)
+    bound = tolerance.bound(call, table, settings.hf32)
     fields = {"flops": flops.flops(call), "bytes": flops.bytes_of(call), "tolerance": bound}
     graph = cases.graph(case, table)
     try:
