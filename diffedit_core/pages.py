@@ -33,7 +33,7 @@ def joined(pieces):
 
 
 def read(name):
-    """A file of assets/pages, or of a whole path."""
+    """A file of assets/pages."""
     return (PLACE / name).read_text(encoding="utf-8")
 
 
@@ -97,16 +97,15 @@ def numbers(array):
     return base64.b64encode(array.astype("<f4").tobytes()).decode()
 
 
-def page(title, body, data=None, script="", styles=()):
+def page(title, body, data=None, script=""):
     """A whole page, as text.
 
     Args:
         title: text.
         body: `Html`.
         data: what the program finds as JSON in the element `data`.
-        script: a file of assets/pages, or the path of another. Only this one program may run in
-            the page, and nothing may be fetched (content security policy).
-        styles: paths of more style, after page.css.
+        script: a file of assets/pages. Only this one program may run in the page, and nothing may
+            be fetched (content security policy).
     """
     program = read(script) if script else ""
     digest = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
@@ -115,7 +114,7 @@ def page(title, body, data=None, script="", styles=()):
     return filled(
         "page.html",
         title=title,
-        style=Html("\n".join(map(read, ("page.css", *styles)))),
+        style=Html(read("page.css")),
         body=escaped(body),
         data=Html(held),
         digest=digest,

@@ -493,13 +493,41 @@ def test_bad_results_are_one_sentence(content, words, tmp_path, capsys):
         path.write_text(content, encoding="utf-8")
     else:
         lines = list(lines_of("some", ("a", "b")))
-        bad = {"kind": "row"} if content == {"kind": "row"} else None
+        bad = {"kind": "row", "id": "a"} if content == {"kind": "row"} else None
         put(path, [(bad or {**line, **content}) if line["kind"] == content["kind"] else line
                    for line in lines])  # fmt: skip
     assert cli.main([str(path), "--out", str(tmp_path / "p.html")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and words in said and str(path) in said
     assert not (tmp_path / "p.html").exists()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_whatever_a_line_says_there_is_a_page_or_a_sentence(tmp_path_factory, data):
+    """One value of one line is another; or the line is gone."""
+    lines = list(lines_of("some", ("a", "b"), scenes=2, measures=("iou", "csfid")))
+    lines.append({"kind": "truth", "scene": "test-0000", "features": "AAAA"})
+    lines.append({"kind": "set", "variant": "0" * 12, "measure": "csfid", "value": [1, 0, 2],
+                  "difference": None})  # fmt: skip
+    index = data.draw(st.integers(0, len(lines) - 1))
+    key = data.draw(st.sampled_from([*lines[index], "features", None]))
+    if key is None:
+        del lines[index]
+    else:
+        lines[index] = {**lines[index], key: data.draw(JSON)}
+    path = put(tmp_path_factory.getbasetemp() / "changed.jsonl", lines)
+    try:
+        assert page.page(reading.read([path])).startswith("<!doctype html>")
+    except InputError as error:
+        assert str(path) in str(error)
 
 
 def test_bad_places_are_one_sentence(tmp_path, capsys):

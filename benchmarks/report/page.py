@@ -21,6 +21,7 @@ def page(found):
     sections = [section(summary, number, held) for number, summary in enumerate(found)]
     body = joined(
         [
+            Html(f"<style>{pages.read(HERE / 'page.css')}</style>"),
             Html("<h1>Experiments</h1>"),
             Html(f"<nav><ul>{joined(_entry(s, i) for i, s in enumerate(found))}</ul></nav>"),
             _how(),
@@ -28,13 +29,7 @@ def page(found):
             _held(held),
         ]
     )
-    return pages.page(
-        "Experiments",
-        body,
-        [data(summary) for summary in found],
-        HERE / "page.js",
-        (HERE / "page.css",),
-    )
+    return pages.page("Experiments", body, [data(summary) for summary in found], HERE / "page.js")
 
 
 def data(summary):

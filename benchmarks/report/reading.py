@@ -13,7 +13,7 @@ KEYS = {  # of the lines that the page needs; others are passed over
     "experiment": {"name": str, "question": str, "measures": list, "variants": list, "base": str},
     "run": {"run": str, "code": str, "model": str},
     "variant": {"variant": str, "axes": dict},
-    "row": {"run": str, "variant": str, "scene": str, "seed": int, "subject": str},
+    "row": {"id": str, "run": str, "variant": str, "scene": str, "seed": int, "subject": str},
     "truth": {"scene": str, "features": str},
     "set": {"variant": str, "measure": str},
 }
@@ -93,19 +93,27 @@ def _of_file(path, into):
         found = [(number, line) for number, line in enumerate(rows.lines(path), 1)]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): give a file of results.")
-    runs = {line.get("run") for _, line in found if isinstance(line, dict)
-            and line.get("kind") == "run"}  # fmt: skip
+    for number, line in found:
+        _check(f"{path}, line {number},", line)
+    runs = {line["run"] for _, line in found if line["kind"] == "run"}
     name, count = None, 0
     for number, line in found:
-        _check(f"{path}, line {number},", line, runs)
+        if line["kind"] not in KEYS:
+            continue
         if line["kind"] == "experiment":
             name = line["name"]
-        elif name is None and line["kind"] in KEYS:
+        elif name is None:
             raise InputError(
                 f"{path}, line {number}, stands before the line of its experiment: give the file "
                 "as it was written."
             )
-        count += line["kind"] == "row"
+        if line["kind"] == "row":
+            count += 1
+            if line["run"] not in runs:
+                raise InputError(
+                    f"{path}, line {number}, is of a run that the file does not explain: measure "
+                    "again."
+                )
         into.setdefault(name, {})[_what(line)] = line
     return count
 
@@ -114,12 +122,11 @@ def _what(line):
     """What a line is: two that are the same are counted once, of two experiments the last."""
     names = {"experiment": (), "run": ("run",), "variant": ("variant",), "truth": ("scene",)}
     names["set"] = ("variant", "measure")
-    names["row"] = ("id",) if "id" in line else ("run", "variant", "scene", "seed")
-    keys = names.get(line["kind"])
-    return (line["kind"], *(line[k] for k in keys)) if keys is not None else ("other", id(line))
+    names["row"] = ("id",)
+    return line["kind"], *(line[key] for key in names[line["kind"]])
 
 
-def _check(where, line, runs):
+def _check(where, line):
     """A line has what the page needs.
 
     Raises: InputError.
@@ -135,23 +142,43 @@ def _check(where, line, runs):
             )
     if line["kind"] == "experiment":
         _check_experiment(where, line)
-    if line["kind"] == "row":
-        if line["run"] not in runs:
-            raise InputError(f"{where} is of a run that the file does not explain: measure again.")
-        for name in MEASURES.keys() & line.keys():
-            if not (line[name] is None or _is_number(line[name])):
-                raise InputError(f"{where} has {name} {line[name]!r}, not a number: remove it.")
+    for name in sorted((MEASURES.keys() | {"features"}) & line.keys()):
+        good = _are_features(line[name]) if name == "features" else _is_number(line[name])
+        if not (good or (line[name] is None and name != "features")):
+            raise InputError(f"{where} has {name} {line[name]!r}, not a number: measure again.")
+    if line["kind"] == "set":
+        _check_set(where, line)
 
 
 def _check_experiment(where, line):
     for measure in line["measures"]:
-        if measure not in MEASURES:
+        if not (isinstance(measure, str) and measure in MEASURES):
             raise InputError(
                 f"{where} has a measure {measure!r}, which there is not: it is of another program."
             )
     for pair in line["variants"]:
         if not (isinstance(pair, list) and list(map(type, pair)) == [str, str]):
             raise InputError(f"{where} has a variant {pair!r}, not a label and a digest.")
+
+
+def _check_set(where, line):
+    """A measure of a whole set is one, and has an interval or nothing for both its numbers."""
+    if line["measure"] not in MEASURES:
+        raise InputError(f"{where} has a measure {line['measure']!r}, which there is not.")
+    for key in ("value", "difference"):
+        triple = line.get(key)
+        if triple is None:
+            continue
+        if not (isinstance(triple, list) and len(triple) == 3 and all(map(_is_number, triple))):
+            raise InputError(f"{where} has {key} {triple!r}, not a number with its interval.")
+
+
+def _are_features(text):
+    """Whether a text is what the engine writes of a picture's features."""
+    try:
+        return len(tables.decoded(text)) > 0
+    except (ValueError, TypeError):
+        return False
 
 
 def _is_number(value):
