@@ -79,19 +79,17 @@ def table(found, kind=None):
         cells = []
         for name in measures:
             if MEASURES[name].of == "set":
-                one, other = (
-                    _set_cells(found, variant, first, name) if kind is None else (None,) * 2
-                )
+                one, other = set_cells(found, variant, first, name) if kind is None else (None,) * 2
             else:
                 one, other = summary(rows, name), difference(rows, base, name)
-            cells.append(_shown(one, name))
-            cells.append(_shown(None if variant == first else other, name, "+"))
+            cells.append(shown(one, name))
+            cells.append(shown(None if variant == first else other, name, "+"))
         label += " (base)" if variant == first and label != "base" else ""
         text.append(f"| {label} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(text) + "\n"
 
 
-def _set_cells(found, variant, first, name):
+def set_cells(found, variant, first, name):
     """(value, difference) of a measure of a set, with their intervals."""
     line = found.sets.get((variant, name))
     if line is not None:
@@ -104,7 +102,8 @@ def _of_kind(rows, kind):
     return {k: r for k, r in rows.items() if kind is None or r["subject"] == kind}
 
 
-def _shown(triple, name, plus=""):
+def shown(triple, name, plus=""):
+    """A value of a measure with its interval, as text; plus: "+" for a difference."""
     if triple is None or not np.isfinite(triple[0]):
         return "-"
     mean, low, high = triple
@@ -194,7 +193,7 @@ def collect(lines, found, path):
                          and k != "features"})  # fmt: skip
     for name in [n for n in experiment["measures"] if MEASURES[n].of == "set"]:
         for variant in dict.fromkeys(v for _, v in experiment["variants"]):
-            value, other = _set_cells(found, variant, first, name)
+            value, other = set_cells(found, variant, first, name)
             kept.append({"kind": "set", "variant": variant, "measure": name,
                          "value": value, "difference": other})  # fmt: skip
     texts = dict.fromkeys(json.dumps(line, separators=(",", ":")) for line in kept)

@@ -22,6 +22,6 @@
 | `records.py` | records as JSON lines and CSV, resumable |
 | `evaluation.py` | records of the benchmarks that time whole evaluations |
 | `compare.py` | two files of records against each other |
-| `page.py`, `roofline.py` | a page of the results, with `page.css` and `page.js` |
+| `page.py`, `roofline.py` | a page of the results, with `page.css`, `page.js`, `../plots.py` |
 | `bundle.py` | what to send back |
 """

@@ -4,6 +4,7 @@ reached."""
 import math
 from html import escape
 
+from ..plots import MARKS, mark
 from . import peaks
 
 WIDTH, HEIGHT = 760, 430
@@ -19,28 +20,12 @@ FAMILIES = {
     "upsampling, embedding": ("#56b4e9", ("upsample", "embedding")),
     "between the kernels": ("#8a8a8a", ()),
 }
-MARKS = ("circle", "square", "triangle", "diamond")
 
 
 def family(op):
     """The family of an operation; what no family has is between the kernels."""
     named = (name for name, (_, ops) in FAMILIES.items() if op in ops)
     return next(named, "between the kernels")
-
-
-def mark(kind, x, y, r, colour, text):
-    """One point with its tooltip, as SVG."""
-    inside = f"<title>{escape(text)}</title>"
-    style = f'fill="{colour}" fill-opacity="0.75" stroke="{colour}"'
-    if kind == "circle":
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}" {style}>{inside}</circle>'
-    corners = {
-        "square": ((-1, -1), (1, -1), (1, 1), (-1, 1)),
-        "triangle": ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
-        "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
-    }[kind]
-    points = " ".join(f"{x + r * a * 0.9:.1f},{y + r * b * 0.9:.1f}" for a, b in corners)
-    return f'<polygon points="{points}" {style}>{inside}</polygon>'
 
 
 class Axes:

@@ -23,6 +23,10 @@ TESTS = {  # what has to notice, the quickest first
     "diffedit_core/pages": ("tests/test_report.py",),
     "diffedit_core/assets/pages/edit.js": ("tests/test_report.py",),  # if there is a browser
     "diffedit_core/report": ("tests/test_report.py",),
+    "benchmarks/plots": ("tests/test_report_of_experiments.py",),
+    "benchmarks/report/reading": ("tests/test_report_of_experiments.py",),
+    "benchmarks/report/sheets": ("tests/test_report_of_experiments.py",),
+    "benchmarks/report/verdicts": ("tests/test_report_of_experiments.py",),
     "diffedit_core/arguments": ("tests/test_report.py", "tests/test_cli.py"),
     "diffedit_core/progress": ("tests/test_report.py",),
 }
@@ -305,5 +309,56 @@ FAULTS = (
         "if (value !== data.recipe[name] && !unused)",
         "if (value !== data.recipe[name])",
         "command_of_the_page",
+    ),
+    # --- the page of experiments
+    Fault(
+        "a mean above zero is enough for a verdict",
+        "benchmarks/report/verdicts",
+        "return FOR if low > 0 else AGAINST if high < 0 else OPEN",
+        "return FOR if low + high > 0 else AGAINST if low + high < 0 else OPEN",
+        "side",
+    ),
+    Fault(
+        "what was not measured does not hold",
+        "benchmarks/report/verdicts",
+        "return NOT if AGAINST in sides else UNDECIDED",
+        "return NOT",
+        "verdict",
+    ),
+    Fault(
+        "a turned difference keeps its ends",
+        "benchmarks/report/verdicts",
+        "return -mean, None if high is None else -high, None if low is None else -low",
+        "return -mean, None if low is None else -low, None if high is None else -high",
+        "turned",
+    ),
+    Fault(
+        "the last file of an experiment is all of it",
+        "benchmarks/report/reading",
+        "into.setdefault(name, {})[_what(line)] = line",
+        "into[name] = {**into.get(name, {}), _what(line): line} if number > 1 else "
+        "{_what(line): line}",
+        "put_together",
+    ),
+    Fault(
+        "the best scenes are the worst",
+        "benchmarks/report/sheets",
+        "sign = 1 if measure in LOWER else -1",
+        "sign = -1 if measure in LOWER else 1",
+        "sheet",
+    ),
+    Fault(
+        "whiskers are as long as each other",
+        "benchmarks/plots",
+        "below, above = at(point.x, point.low)[1], at(point.x, point.high)[1]",
+        "below, above = y + 9.0, y - 9.0",
+        "mark",
+    ),
+    Fault(
+        "two scenes are enough for a verdict",
+        "benchmarks/report/verdicts",
+        "if low is None or high is None or scenes < LEAST:",
+        "if low is None or high is None:",
+        "few_scenes",
     ),
 )
