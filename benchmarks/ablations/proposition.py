@@ -76,29 +76,35 @@ def size(x):
     return np.sqrt((x**2).mean(tuple(range(1, x.ndim))))
 
 
+def recorded(denoise, sizes):
+    """The same, with the largest |e| of each call appended to `sizes`: C is the largest of all."""
+
+    def ask(x, k):
+        x0, eps = denoise(x, k)
+        sizes.append(float(size(eps).max()))
+        return x0, eps
+
+    return ask
+
+
 def constants(empty, target, states, noise):
-    """C, K1 and K2 along the encoding.
+    """K1 and K2 along the encoding.
 
     Args:
         empty, target: denoise(x, k) -> (x0, eps) of the two sentences.
         states: latents [B,C,h,w] of the levels 0, 1, ...; the clean one is not asked at.
         noise: [B,C,h,w], the direction of the random step.
     """
-    largest, steepest, apart = [], [], []
+    steepest, apart = [], []
     for k, x in enumerate(states[1:], 1):
-        without, with_text = empty(x, k)[1], target(x, k)[1]
-        difference = with_text - without
-        largest.append(np.maximum(size(without), size(with_text)))
+        without = empty(x, k)[1]
+        difference = target(x, k)[1] - without
         apart.append(size(difference))
         for direction in (noise, difference):
             length = np.maximum(size(direction), 1e-12).astype(np.float32)
             step = direction * ms.Tensor((SMALL / length).reshape(-1, 1, 1, 1))
             steepest.append(size(empty(x + step, k)[1] - without) / np.maximum(size(step), 1e-12))
-    return {
-        "C": float(np.max(largest)),
-        "K1": float(np.max(steepest)),
-        "K2": float(np.max(apart, axis=0).mean()),
-    }
+    return {"K1": float(np.max(steepest)), "K2": float(np.max(apart, axis=0).mean())}
 
 
 def distances(target, levels, states, latents, noise, steps):
@@ -119,9 +125,10 @@ def measured(model, scenes):
     levels = schedule.levels(config, STEPS)
     text = text_states(model, scenes)
     captions = tuple(world.caption(case.edited) for case in cases)
+    kind, sizes = config.prediction_type, []
     empty, target = [
-        walk.denoiser(walk.asked(model.predict, levels, states), levels, config.prediction_type)
-        for states in (text(""), text(captions))
+        recorded(walk.denoiser(walk.asked(model.predict, levels, s), levels, kind), sizes)
+        for s in (text(""), text(captions))
     ]
     rng = np.random.default_rng(0)
     noise = ms.Tensor(rng.standard_normal(latents.shape).astype(np.float32))
@@ -140,6 +147,7 @@ def measured(model, scenes):
                 "sdedit": from_noise.tolist(),
             }
         )
+    found = {"C": max(sizes), **found}
     return {"scenes": scenes, "steps": STEPS, "constants": found, "rows": rows}
 
 
