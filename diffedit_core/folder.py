@@ -123,7 +123,7 @@ def read_configs(folder):
     """The configurations of a model folder. Raises InputError for what is missing, unknown or not
     honoured."""
     file = folder / "model_index.json"
-    index, mappings = read_json(file), {}
+    index = read_json(file)
     if isinstance(index, dict):
         unet = folder / "unet" / "config.json"
         kind = recognise.of_index(index, read_json(unet) if unet.is_file() else None)

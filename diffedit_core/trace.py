@@ -93,7 +93,7 @@ class Shape(NamedTuple):
 def unloaded(function, specs, *static, dtype="fp32"):
     """A model as run(kernels, *inputs) from its `specs` alone, for `calls`.
 
-    Only what a function looks up by itself, the embeddings, gets values; they are zeros.
+    Only what a function looks up by itself, the positions, needs values: all embeddings get zeros.
     """
 
     def leaf(_, wanted):

@@ -18,7 +18,7 @@ The constants are of the shipped model on test scenes, without guidance. K1 is t
 that was found for two small steps, one at random and one in the direction of the sentence: at most
 the true one.
 
-Source: DiffEdit, section 3.3 and appendix; paper_notes.md has the verdict.
+Source: DiffEdit, section 3.3 and appendix; the verdict is in paper_notes.md.
 """
 
 import argparse

@@ -11,10 +11,10 @@ import sys
 from typing import Callable, NamedTuple
 
 from diffedit_core import clip, unet, vae
-from diffedit_core.config import TextConfig, UNetConfig, VAEConfig
 from diffedit_core.kernels import ascend
 from diffedit_core.model import CELLS_AT_ONCE, rows_at_once
 
+from ..kernels.models import KNOWN
 from . import sketch
 
 
@@ -261,20 +261,10 @@ def broken(call, family):
 
 # --- the calls of the published models ------------------------------------------------------------
 
-VAE = VAEConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2)
-UNET_1 = UNetConfig(cross_attention_dim=768)
-UNET_2 = UNetConfig(
-    attention_head_dim=(5, 10, 20, 20), cross_attention_dim=1024, use_linear_projection=True
-)
-TEXT_1 = TextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12)
-TEXT_2 = TextConfig(
-    hidden_size=1024,
-    intermediate_size=4096,
-    num_hidden_layers=23,
-    num_attention_heads=16,
-    hidden_act="gelu",
-)
-MODELS = {"SD 1.5": (TEXT_1, UNET_1, VAE), "SD 2.1 and 2.1-base": (TEXT_2, UNET_2, VAE)}
+MODELS = {
+    name: tuple(KNOWN[released][part] for part in ("text", "unet", "vae"))
+    for name, released in (("SD 1.5", "sd15"), ("SD 2.1 and 2.1-base", "sd21"))
+}
 SIZES, MAPS = (512, 768, 1024), 10
 TABLES = {  # of kernels -> the chips that use them, and what they compute with
     "ascend": (A2, ("fp32", "fp16", "bf16")),

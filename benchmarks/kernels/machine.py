@@ -10,7 +10,6 @@ import mindspore as ms
 
 from diffedit_core import kernels as K
 from diffedit_core.errors import InputError
-from diffedit_core.kernels import chips
 
 FIELDS = ("soc", "cann", "driver", "mindspore", "processor", "commit")
 SAME = ("soc", "cann", "driver", "mindspore", "processor")  # must agree to compare two runs
@@ -104,14 +103,8 @@ def check(timers, l2, jit_level, hf32, profile_dir):
 
 def check_dtypes(dtypes):
     """Raises InputError for a dtype that the device lacks."""
-    if "bf16" in dtypes and K.device() == "CPU":
-        raise InputError("MindSpore has no bf16 convolution on a CPU: choose fp32 or fp16.")
-    if "bf16" in dtypes and K.device() == "Ascend":
-        name = chips.chip_name()
-        found = chips.chip(name)
-        if found is None or not found.bf16:
-            what = "no bf16" if found else "no bf16 that is known of"
-            raise InputError(f"{name} has {what}: choose fp32 or fp16.")
+    for dtype in dtypes:
+        K.check_dtype(dtype)
 
 
 def reset_memory():

@@ -117,6 +117,14 @@ def default_kernels():
     return {"CPU": "cpu"}.get(device(), "reference")
 
 
+def check_dtype(dtype):
+    """Raises InputError where the device, or its chip, lacks a dtype."""
+    if device() == "Ascend":
+        chips.check_dtype(dtype)
+    if dtype == "bf16" and device() == "CPU":
+        raise InputError("MindSpore has no bf16 convolution on a CPU: choose fp32 or fp16.")
+
+
 def set_up(dtype, hf32=False):
     """Prepare the device for a model: before its first operation.
 
@@ -129,8 +137,7 @@ def set_up(dtype, hf32=False):
     if device() == "Ascend":
         chips.set_up(dtype, hf32)
         return
-    if dtype == "bf16" and device() == "CPU":
-        raise InputError("MindSpore has no bf16 convolution on a CPU: choose fp32 or fp16.")
+    check_dtype(dtype)
     if hf32:
         raise InputError(f"hf32 is for Ascend, MindSpore runs on {device()}: leave it out.")
 

@@ -46,17 +46,24 @@ def has_fused_attention():
     return found is not None and found.fused
 
 
+def check_dtype(dtype):
+    """Raises InputError where the chip is not known to have the dtype."""
+    name = chip_name()
+    found = chip(name)
+    if dtype == "bf16" and (found is None or not found.bf16):
+        what = "no bf16" if found else "no bf16 that is known of"
+        raise InputError(f"{name} has {what}: choose fp32 or fp16.")
+
+
 def set_up(dtype, hf32):
     """Choose the precision of this process. Has to come before its first operation.
 
     Raises:
         InputError: the chip is not known to have the dtype, or the other was chosen before.
     """
+    check_dtype(dtype)
     name = chip_name()
     found = chip(name)
-    if dtype == "bf16" and (found is None or not found.bf16):
-        what = "no bf16" if found else "no bf16 that is known of"
-        raise InputError(f"{name} has {what}: choose fp32 or fp16.")
     if dtype == "fp32" and found is not None and not found.fp32:
         warnings.warn(
             f"The matrix unit of {name} knows fp16 only: it rounds products of fp32 to that, or "
