@@ -11,6 +11,8 @@ import pytest
 
 from diffedit_core import model as M, params as P
 
+from . import mutations
+
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "diffedit_core"
 LISTING = Path(__file__).parent / "fixtures" / "param_format.txt"
@@ -374,6 +376,13 @@ def matches(file, pattern):
 )
 def test_matches(file, pattern, expected):
     assert matches(file, pattern) == expected
+
+
+@pytest.mark.parametrize("fault", mutations.FAULTS, ids=lambda fault: fault.name)
+def test_every_fault_can_be_planted(fault):
+    """Its text is in its file, once, so that `python -m tests.mutations` can run."""
+    text = mutations.source(fault.module)
+    assert mutations.planted(fault, text) != text
 
 
 if __name__ == "__main__":

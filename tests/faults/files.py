@@ -85,8 +85,8 @@ FAULTS = (
     Fault(
         "the client's repetitions are waited for",
         "diffedit_core/hub",
-        'within(HUB_SECONDS, lambda: _listing(repository, place["revision"]))',
-        '_listing(repository, place["revision"])',
+        "within(HUB_SECONDS, lambda: _listing(repository, place))",
+        "_listing(repository, place)",
     ),
     Fault(
         "headers are not checked",
@@ -147,8 +147,8 @@ FAULTS = (
     Fault(
         "a long prompt loses its end token",
         "diffedit_core/tokenizer",
-        "room = tokenizer.max_length - 2",
-        "room = tokenizer.max_length - 1",
+        "room = _expanded(tokenizer, encoding), tokenizer.max_length - 2",
+        "room = _expanded(tokenizer, encoding), tokenizer.max_length - 1",
     ),
     Fault(
         "latents are not scaled",
