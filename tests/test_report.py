@@ -23,7 +23,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffedit_core import cli, images, model as M, pages, progress, report, results
+from diffedit_core import cli, images, mask as masks, model as M, pages, progress, report, results
 from diffedit_core.arguments import bare, parser, words
 from diffedit_core.options import DECLARED, RECIPES
 from diffedit_core.parts import mask_of
@@ -424,6 +424,23 @@ def test_at_an_edits_size_the_masks_are_equal_too(with_program, quantile):
     assert np.array_equal(found, wanted) and 0 < found.mean() < 1
 
 
+@pytest.mark.parametrize("smoothing", (0.0, 0.7))
+@pytest.mark.parametrize("quantile", (0.0, 0.98))
+def test_a_cell_at_the_threshold_is_out_on_both_sides(with_program, quantile, smoothing):
+    """Thresholds that are the value of a cell to the last bit: another comparison, another order of
+    the sums, or double precision would let some of them in."""
+    noise_map = random_map(13, 24, 6)
+    base = RECIPES["paper"].replace(mask_smoothing=smoothing, mask_clamp_quantile=quantile)
+    smoothed = masks.smooth(ms.Tensor(noise_map), smoothing)
+    values = masks.normalise(smoothed, base.mask_clamp_ratio, "image", quantile).asnumpy()[0]
+    many = [base.replace(mask_threshold=float(v)) for v in values[values < 1][:150]]
+    found = masks_in(with_program, noise_map, many)
+    for options, mask in zip(many, found):
+        assert np.array_equal(mask, values > np.float32(options.mask_threshold))
+    wanted = [mask_of(ms.Tensor(noise_map), o).asnumpy()[0] for o in many]
+    assert len(many) == 150 and np.array_equal(found, wanted)
+
+
 def slide(chromium, name, value):
     """Move a slider as a mouse would."""
     chromium.run(f"""(() => {{ const range = row('{name}').querySelector('[type=range]');
@@ -469,6 +486,7 @@ def test_the_command_of_the_page_makes_its_mask(opened, recipe):
         ("mask_clamp_quantile", 0.9),
         ("mask_threshold", 0.21),
         ("mask_clamp_ratio", 2.2),
+        ("mask_clamp_quantile", 0.8),  # the ratio, which stays at 2.2, has no say
         ("mask_clamp_ratio", 3.0),
     ]
     for change in (None, *changes):
