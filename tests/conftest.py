@@ -6,6 +6,7 @@ Choose a profile by the environment variable HYPOTHESIS_PROFILE or by pytest's -
 
 import os
 
+import mindspore as ms
 from hypothesis import HealthCheck, Phase, settings
 
 COMMON = {
@@ -17,6 +18,7 @@ settings.register_profile("ci", max_examples=250, **COMMON)
 settings.register_profile(
     "faults", max_examples=8, derandomize=True, phases=(Phase.explicit, Phase.generate), **COMMON
 )
+ms.runtime.launch_blocking()  # as `kernels.set_up` does on a CPU
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 

@@ -22,7 +22,6 @@ from diffedit_core.parts import compute, everywhere, noised
 from .closed_forms import FakeModel, wavy_on_the_object
 
 ROOT = Path(__file__).parent.parent
-ms.runtime.launch_blocking()  # as the command does: small operations are quicker one by one
 SHORT = {"num_inference_steps": 6, "num_maps": 3, "mask_noise_strength": 0.75}
 TRUTHLESS = ("area", "change", "outside psnr")
 

@@ -12,7 +12,6 @@ from diffedit_core import schedule, walk
 from diffedit_core.config import SchedulerConfig
 from diffedit_core.integrators import State, ddim
 
-ms.runtime.launch_blocking()  # small operations, one after the other
 LEVELS = schedule.levels(SchedulerConfig(), 50)
 SHAPE = (2, 3, 5, 4)
 sizes = st.floats(0, 3)

@@ -169,14 +169,12 @@ def without_truth(experiment, a):
 
 def work(wanted, a):
     """Plan or run experiments one after the other, on one model."""
-    import mindspore as ms
     from diffedit_core import kernels
 
     from . import engine
     from .cache import Cache
 
-    if kernels.device() == "CPU":  # small operations are four times quicker one by one
-        ms.runtime.launch_blocking()
+    kernels.set_up("fp32")
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         return 0  # the launcher's own process, which runs the command as well
     share = Share.of(a.shard)

@@ -32,7 +32,7 @@ import numpy as np
 from mindspore import ops
 from tqdm import tqdm
 
-from diffedit_core import schedule
+from diffedit_core import kernels, schedule
 from diffedit_core.config import SchedulerConfig
 from diffedit_core.mask import normalise, smooth
 from diffedit_core.options import RECIPES
@@ -362,8 +362,7 @@ def best(noise_map, true):
 
 def measured(a):
     """Measure what --out does not have yet, and append it."""
-    # small operations that wait for each other: dispatched one by one they take a fifth of the time
-    ms.set_context(pynative_synchronize=True)
+    kernels.set_up("fp32")
     done = {(row["edit"], row["kind"], *run_of(row)) for row in rows(a.out) if matches(row, a)}
     judge, shared = reader.Reader.load(), others(a.work, a.renders, a.size)
     for number, case in enumerate(tqdm(cases(a.edits, a.size), disable=None)):

@@ -64,6 +64,29 @@ class Layer(NamedTuple):
     left: int
 
 
+# --- functions that every processor computes alike -------------------------------------------------
+
+
+def portable(function):
+    """A numpy function, computed in float64 and rounded to its arguments' own type.
+
+    In float32 numpy takes another program for each kind of vector unit (AVX-512 or not), whose last
+    bits differ; in float64 these differ, too, but they vanish when the result is rounded.
+    """
+
+    def rounded(*values):
+        kind = np.result_type(*values)
+        return function(*(np.asarray(v, np.float64) for v in values)).astype(kind)
+
+    return rounded
+
+
+sin, cos, exp, tanh, arcsin, arctan2, hypot, power = (
+    portable(getattr(np, name))
+    for name in ("sin", "cos", "exp", "tanh", "arcsin", "arctan2", "hypot", "power")
+)
+
+
 # --- the ground -----------------------------------------------------------------------------------
 
 
@@ -113,15 +136,15 @@ def wood(x, y, rng):
     board = np.floor(4 * y / (2 * np.pi)).astype(int)
     shift, tone = rng.uniform(0, 2 * np.pi, 4)[board], np.array((0.08, -0.06, 0.02, -0.04))[board]
     warp = (
-        1.1 * np.sin(x + shift)
-        + 0.45 * np.sin(2 * x - 3 * shift)
+        1.1 * sin(x + shift)
+        + 0.45 * sin(2 * x - 3 * shift)
         + 0.5 * smooth_noise(rng, len(y), 4)
     )
-    grain = 0.30 * np.sin(16 * y + 2.2 * warp + 5 * shift) + 0.16 * np.sin(
+    grain = 0.30 * sin(16 * y + 2.2 * warp + 5 * shift) + 0.16 * sin(
         32 * y + 3 * warp + shift
     )
     colour = shades(
-        0.55 + tone + grain * (0.75 + 0.25 * np.sin(x + 2 * shift)), (126, 76, 38), (190, 132, 78)
+        0.55 + tone + grain * (0.75 + 0.25 * sin(x + 2 * shift)), (126, 76, 38), (190, 132, 78)
     )
     row = np.arange(len(y)) * SIZE // len(y) % (SIZE // 4)  # in units from the board's upper edge
     gap = np.select((row == 0, row == 1, row == SIZE // 4 - 1), (0.50, 0.78, 1.06), 1.0)
@@ -156,10 +179,10 @@ def blue_cloth(x, y, rng):
 
 def folds_and_weave(x, y):
     """How bright a cloth is, about 0 to 1."""
-    folds = 0.5 * np.sin(2 * x + y + 0.8 * np.sin(x)) + 0.3 * np.sin(
-        x - 2 * y + 0.6 * np.sin(2 * y)
+    folds = 0.5 * sin(2 * x + y + 0.8 * sin(x)) + 0.3 * sin(
+        x - 2 * y + 0.6 * sin(2 * y)
     )
-    weave = np.sin(32 * x) * np.sin(32 * y)
+    weave = sin(32 * x) * sin(32 * y)
     return 0.52 + 0.26 * folds + 0.15 * weave
 
 
@@ -176,33 +199,33 @@ def cloth_of(fruit):
 def slate(x, y, rng):
     """Dark layers that break off in steps."""
     rough = smooth_noise(rng, len(y), 4, 3)
-    level = 3 * (0.5 + 0.35 * np.sin(2 * x + y + 1.5 * rough) + 0.15 * np.sin(3 * y - x))
-    step = np.floor(level) + 1 / (1 + np.exp(-14 * (level % 1 - 0.5)))
+    level = 3 * (0.5 + 0.35 * sin(2 * x + y + 1.5 * rough) + 0.15 * sin(3 * y - x))
+    step = np.floor(level) + 1 / (1 + exp(-14 * (level % 1 - 0.5)))
     return shades(0.12 + 0.25 * step + 0.10 * rough, (52, 58, 66), (128, 134, 142))
 
 
 def marble(x, y, rng):
     """White with thin grey veins along the zero lines of a warped wave."""
     warp = 1.0 * smooth_noise(rng, len(y), 2, 3)
-    main = np.abs(np.sin(x + y + 1.6 * warp))
-    fine = np.abs(np.sin(2 * x - y + 2.4 * warp + 1))
+    main = np.abs(sin(x + y + 1.6 * warp))
+    fine = np.abs(sin(2 * x - y + 2.4 * warp + 1))
     vein = (
-        0.75 * np.exp(-((main / 0.09) ** 2))
-        + 0.40 * np.exp(-((fine / 0.07) ** 2))
-        + 0.18 * np.exp(-((main / 0.5) ** 2))
+        0.75 * exp(-((main / 0.09) ** 2))
+        + 0.40 * exp(-((fine / 0.07) ** 2))
+        + 0.18 * exp(-((main / 0.5) ** 2))
     )
     return shades(vein, (238, 237, 234), (138, 142, 152))
 
 
 def sand(x, y, rng):
     """Wind ripples, lit from one side, with fine grains."""
-    phase = 9 * y + 1.3 * np.sin(x) + 0.6 * np.sin(2 * x + y)
+    phase = 9 * y + 1.3 * sin(x) + 0.6 * sin(2 * x + y)
     grains = rng.standard_normal((SIZE // 2, SIZE // 2))
     if len(y) > SIZE:  # a grain is a unit wide
         grains = enlarged(grains, len(y) // 2)
     grains = np.tile(grains, (2, 2))
     return shades(
-        0.52 + 0.20 * np.sin(phase) + 0.10 * np.sin(2 * phase + 0.6) + 0.055 * grains,
+        0.52 + 0.20 * sin(phase) + 0.10 * sin(2 * phase + 0.6) + 0.055 * grains,
         (188, 156, 104),
         (240, 218, 170),
     )
@@ -211,8 +234,8 @@ def sand(x, y, rng):
 def checked_cloth(x, y, rng):
     """Red and white squares of eight units; where two stripes cross, the red is full; a twill runs
     over it."""
-    stripes = [0.5 + 0.5 * np.tanh(6 * np.sin(8 * t)) for t in (x, y)]
-    twill = 0.04 * np.sin(32 * (x + y))
+    stripes = [0.5 + 0.5 * tanh(6 * sin(8 * t)) for t in (x, y)]
+    twill = 0.04 * sin(32 * (x + y))
     return shades(0.5 * (stripes[0] + stripes[1]) + twill, (243, 238, 230), (196, 62, 66))
 
 
@@ -292,7 +315,7 @@ def darken(canvas, cx, cy, half_width, half_height, strength, within=None):
 def bump(angle, centre, width):
     """A bump of height 1 at an angle of the outline."""
     d = (angle - centre + np.pi) % (2 * np.pi) - np.pi
-    return np.exp(-((d / width) ** 2))
+    return exp(-((d / width) ** 2))
 
 
 UP, DOWN = -np.pi / 2, np.pi / 2
@@ -301,8 +324,8 @@ OUTLINES = {  # radius over the angle; 1 is the fruit's radius, y points down
     "apple": lambda a: 1.04
     - 0.17 * bump(a, UP, 0.42)
     - 0.08 * bump(a, DOWN, 0.35)
-    + 0.02 * np.cos(2 * a),
-    "lemon": lambda a: 1.02 / np.sqrt((0.86 * np.cos(a)) ** 2 + (1.2 * np.sin(a)) ** 2)
+    + 0.02 * cos(2 * a),
+    "lemon": lambda a: 1.02 / np.sqrt((0.86 * cos(a)) ** 2 + (1.2 * sin(a)) ** 2)
     + 0.20 * bump(a, 0, 0.20)
     + 0.13 * bump(a, np.pi, 0.22),
     "pear": lambda a: 0.94
@@ -311,7 +334,7 @@ OUTLINES = {  # radius over the angle; 1 is the fruit's radius, y points down
     - 0.10 * bump(a, UP + 0.95, 0.4),
     "heart": lambda a: 0.94
     + 0.32 * bump(a, DOWN, 0.48)
-    + 0.05 * np.cos(2 * a)
+    + 0.05 * cos(2 * a)
     - 0.10 * bump(a, UP, 0.5),
 }
 
@@ -319,13 +342,13 @@ OUTLINES = {  # radius over the angle; 1 is the fruit's radius, y points down
 def surface(shape, u, v):
     """How far out (1 at the outline) and the normal's (x, y) of a fruit's surface at (u, v)."""
     if shape == "crescent":  # a bent tube: across it is a circle
-        radius = np.hypot(u, v + 1.15)
-        along = np.arctan2(u, v + 1.15) / 0.98
-        across = (radius - 1.50) / (0.44 * np.sqrt(np.clip(1.04 - along**4, 0.02, 1)))
+        radius = hypot(u, v + 1.15)
+        along = arctan2(u, v + 1.15) / 0.98
+        across = (radius - 1.50) / (0.44 * np.sqrt(np.clip(1.04 - power(along, 4), 0.02, 1)))
         out = np.where(np.abs(along) < 1, np.abs(across), 9)
         return out, across * u / radius, across * (v + 1.15) / radius
-    distance = np.hypot(u, v) + 1e-6
-    out = distance / OUTLINES[shape](np.arctan2(v, u))
+    distance = hypot(u, v) + 1e-6
+    out = distance / OUTLINES[shape](arctan2(v, u))
     return out, out * u / distance, out * v / distance
 
 
@@ -342,19 +365,21 @@ def fruit(kind, cx, cy, radius, angle, brightness, light, density=1):
     """
     colour, shape, gloss = FRUITS[kind]
     x, y, top, left = mesh(cx, cy, 1.62 * radius, 1.62 * radius, density)
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    u, v = (x * cos + y * sin) / np.float32(radius), (y * cos - x * sin) / np.float32(radius)
+    along, aside = np.float32(cos(angle)), np.float32(sin(angle))
+    u = (x * along + y * aside) / np.float32(radius)
+    v = (y * along - x * aside) / np.float32(radius)
     out, nx, ny = surface(shape, u, v)
     inside = out < 1
     nz = np.sqrt(np.clip(1 - nx * nx - ny * ny, 0, 1))
-    lx, ly, lz = light[0] * cos + light[1] * sin, light[1] * cos - light[0] * sin, light[2]
+    lx, ly = light[0] * along + light[1] * aside, light[1] * along - light[0] * aside
+    lz = light[2]
     facing = np.clip(nx * lx + ny * ly + nz * lz, -0.2, 1)
     half = np.array((lx, ly, lz + 1)) / np.linalg.norm((lx, ly, lz + 1))
     mirror = np.clip(nx * half[0] + ny * half[1] + nz * half[2], 0, 1)
     base = np.asarray(colour, np.float32) * np.float32(brightness)
     base, inside = DETAILS[kind](np.broadcast_to(base, (*u.shape, 3)), inside, u, v, out)
-    shade = 0.40 + 0.72 * np.maximum(facing, 0.04 * facing) - 0.16 * np.minimum(out, 1) ** 6
-    shine = gloss * (190 * mirror**42 + 34 * mirror**9)
+    shade = 0.40 + 0.72 * np.maximum(facing, 0.04 * facing) - 0.16 * power(np.minimum(out, 1), 6)
+    shine = gloss * (190 * power(mirror, 42) + 34 * power(mirror, 9))
     return reduce_layer(inside, base * shade[..., None] + shine[..., None], top, left)
 
 
@@ -371,10 +396,10 @@ def stem(u, v, low, high, bend=0.18, width=0.075):
 def apple(base, inside, u, v, out):
     base = tint(
         base,
-        0.42 * np.clip(-v - 0.15, 0, 1) * (0.6 + 0.4 * np.sin(11 * np.arctan2(v, u))),
+        0.42 * np.clip(-v - 0.15, 0, 1) * (0.6 + 0.4 * sin(11 * arctan2(v, u))),
         (250, 196, 70),
     )
-    base = tint(base, np.exp(-((u / 0.30) ** 2 + ((v + 0.80) / 0.16) ** 2)), (96, 52, 22))
+    base = tint(base, exp(-((u / 0.30) ** 2 + ((v + 0.80) / 0.16) ** 2)), (96, 52, 22))
     stalk = stem(u, v, -0.72, -1.28)
     leaf = ((u - 0.36) / 0.34) ** 2 + ((v + 1.06 + 0.45 * (u - 0.36)) / 0.15) ** 2 < 1
     base = tint(tint(base, leaf, (88, 158, 52)), stalk & ~leaf, (92, 62, 34))
@@ -385,28 +410,28 @@ def strawberry(base, inside, u, v, out):
     row = np.round(v / 0.36)
     seed = ((u / 0.36 + 0.5 * (row % 2) + 0.5) % 1 - 0.5) ** 2 + (v / 0.36 - row) ** 2 * 0.5 < 0.022
     base = tint(base, seed & (v > -0.5), (250, 214, 120))
-    angle = np.arctan2(v + 0.80, u)
-    cap = np.hypot(u, 1.5 * (v + 0.80)) < 0.46 + 0.30 * np.abs(np.cos(2.5 * (angle - UP)))
+    angle = arctan2(v + 0.80, u)
+    cap = hypot(u, 1.5 * (v + 0.80)) < 0.46 + 0.30 * np.abs(cos(2.5 * (angle - UP)))
     return tint(base, cap, (74, 150, 52)), inside | cap
 
 
 def orange(base, inside, u, v, out):
-    base = tint(base, 0.10 * (np.sin(13 * u + 3 * v) * np.sin(13 * v - 3 * u) > 0.35), (190, 84, 0))
-    navel = np.hypot(u - 0.12, v + 0.62) < 0.12
+    base = tint(base, 0.10 * (sin(13 * u + 3 * v) * sin(13 * v - 3 * u) > 0.35), (190, 84, 0))
+    navel = hypot(u - 0.12, v + 0.62) < 0.12
     return tint(base, navel, (92, 120, 40)), inside
 
 
 def plum(base, inside, u, v, out):
-    crease = np.exp(-(((u - 0.34 * (1 - v * v)) / 0.09) ** 2))
+    crease = exp(-(((u - 0.34 * (1 - v * v)) / 0.09) ** 2))
     base = tint(base, 0.55 * crease, (52, 12, 66))
-    base = tint(base, 0.30 * np.exp(-((u + 0.3) ** 2 + (v + 0.2) ** 2) / 0.5), (150, 130, 210))
+    base = tint(base, 0.30 * exp(-((u + 0.3) ** 2 + (v + 0.2) ** 2) / 0.5), (150, 130, 210))
     stalk = stem(u, v, -0.80, -1.22)
     return tint(base, stalk, (92, 72, 40)), inside | stalk
 
 
 def citrus(base, inside, u, v, out):
     base = tint(
-        base, 0.10 * (np.sin(12 * u + 4 * v) * np.sin(12 * v - 4 * u) > 0.35), (150, 140, 20)
+        base, 0.10 * (sin(12 * u + 4 * v) * sin(12 * v - 4 * u) > 0.35), (150, 140, 20)
     )
     return tint(base, 0.35 * np.clip((np.abs(u) - 1.0) / 0.3, 0, 1), (120, 120, 30)), inside
 
@@ -414,16 +439,16 @@ def citrus(base, inside, u, v, out):
 def pear(base, inside, u, v, out):
     base = tint(base, 0.35 * np.clip(u + 0.2 * v, 0, 1), (226, 150, 60))
     base = tint(
-        base, 0.30 * (np.sin(9 * u + 5 * v) * np.sin(10 * v - 4 * u) > 0.72), (120, 110, 40)
+        base, 0.30 * (sin(9 * u + 5 * v) * sin(10 * v - 4 * u) > 0.72), (120, 110, 40)
     )
     stalk = stem(u, v, -1.30, -1.60, bend=0.9)
     return tint(base, stalk, (92, 62, 34)), inside | stalk
 
 
 def banana(base, inside, u, v, out):
-    along = np.arctan2(u, v + 1.15) / 0.98
-    edge = np.hypot(u, v + 1.15) - 1.50
-    base = tint(base, 0.45 * np.exp(-(((edge - 0.10) / 0.05) ** 2)), (176, 130, 20))
+    along = arctan2(u, v + 1.15) / 0.98
+    edge = hypot(u, v + 1.15) - 1.50
+    base = tint(base, 0.45 * exp(-(((edge - 0.10) / 0.05) ** 2)), (176, 130, 20))
     base = tint(base, 0.25 * np.clip((np.abs(along) - 0.6) / 0.3, 0, 1), (150, 170, 60))
     return tint(base, np.abs(along) > 0.90, (92, 66, 34)), inside
 
@@ -460,8 +485,8 @@ def behind(container, cx, cy, scale, light, density=1):
             lip[..., None], (250, 247, 240), np.float32((206, 208, 214)) * depth[..., None]
         )
     else:
-        strands = 0.80 + 0.20 * np.sin(9 * np.arctan2(v, u) * 2)
-        inner = 0.75 + 0.25 * np.sin(y * 1.6) * np.sign(np.sin(x * 0.8))
+        strands = 0.80 + 0.20 * sin(9 * arctan2(v, u) * 2)
+        inner = 0.75 + 0.25 * sin(y * 1.6) * np.sign(sin(x * 0.8))
         colour = np.where(
             lip[..., None],
             np.float32((206, 152, 84)) * strands[..., None],
@@ -482,7 +507,7 @@ def before(container, cx, cy, scale, light, density=1):
     # 0 at the opening, 1 at the foot, along the wall
     down = np.clip((y - front * 0.72) / depth, 0, 1.2)
     if container == "bowl":
-        width = rx - (rx - FOOT[0] * scale) * np.clip(down, 0, 1) ** 2.4
+        width = rx - (rx - FOOT[0] * scale) * power(np.clip(down, 0, 1), 2.4)
     else:
         width = rx - 0.62 * (rx - FOOT[0] * scale) * np.clip(down, 0, 1)
     u = x / width
@@ -503,21 +528,21 @@ def porcelain(u, down, nx, shade, light):
     bands = (np.abs(down - 0.30) < 0.075) | (np.abs(down - 0.47) < 0.022)
     colour = tint(colour, bands, (44, 84, 176)) * shade[..., None]
     across, along = ((u - 0.55 * light[0]) / 0.10) ** 2, ((down - 0.45) / 0.35) ** 2
-    shine = 70 * np.exp(-across) * np.exp(-along)
+    shine = 70 * exp(-across) * exp(-along)
     return colour + shine[..., None]
 
 
 def wicker(u, down, nx, shade, light):
     """Strands over and under stakes, and a twisted hem."""
-    turn = np.arcsin(nx) * (10 / np.pi) * 2  # stakes stand at equal angles around
+    turn = arcsin(nx) * (10 / np.pi) * 2  # stakes stand at equal angles around
     row = down * 7
     over = np.floor(turn + 0.5 * np.floor(row) * 1.0) % 2
-    strand = np.sin(np.pi * (row % 1)) ** 0.6 * (
-        0.72 + 0.28 * np.sin(np.pi * ((turn + 0.5 * np.floor(row)) % 1))
+    strand = power(sin(np.pi * (row % 1)), 0.6) * (
+        0.72 + 0.28 * sin(np.pi * ((turn + 0.5 * np.floor(row)) % 1))
     )
     weave = 0.50 + 0.50 * strand * np.where(over == 1, 1.0, 0.82)
     colour = np.float32((204, 146, 76)) * (weave * shade)[..., None]
-    twist = 0.80 + 0.20 * np.sin(turn * 2 * np.pi + 14 * down)
+    twist = 0.80 + 0.20 * sin(turn * 2 * np.pi + 14 * down)
     hem = np.float32((212, 158, 90)) * (twist * shade)[..., None]
     return np.where((down < 0.13)[..., None], hem, colour)
 
