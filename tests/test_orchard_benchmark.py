@@ -1,6 +1,8 @@
 """The benchmark: its frozen pictures, its splits, the exported files, and the scores."""
 
 import json
+import math
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from benchmarks.orchard import classifier, data, manifest, measures, reader, score, splits
+from benchmarks.orchard import classifier, data, manifest, measures, paint, reader, score, splits
 from benchmarks.orchard import world as W
 
 HERE = Path(__file__).parent
@@ -51,6 +53,49 @@ def test_fifty_edits_are_drawn_again_bit_for_bit():
     large = np.flatnonzero([size != W.SIZE for _, _, size in names])
     for i in (*small[7 :: len(small) // 38][:38], *large[3 :: len(large) // 12][:12]):
         assert manifest.line(*names[i]) == lines[i]
+
+
+FEATURES = """
+from numpy.core._multiarray_umath import __cpu_dispatch__ as known, __cpu_features__ as has
+print(*(name for name in known if has[name]))
+"""
+DRAWN = """
+import sys
+from benchmarks.orchard import manifest
+for name in manifest.names()[5 :: int(sys.argv[1])]:
+    print(manifest.line(*name))
+"""
+
+
+def python(code, *arguments, **environment):
+    run = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment},
+        cwd=HERE.parent,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    return run.stdout.split("\n")[:-1]
+
+
+def test_vector_units_change_no_pixel():
+    """numpy without what it has for this processor draws the frozen pictures, too."""
+    features = python(FEATURES)[0]
+    if not features:
+        pytest.skip("numpy has nothing of its own for this processor")
+    drawn = python(DRAWN, "30", NPY_DISABLE_CPU_FEATURES=features)
+    assert drawn == manifest.read()[1][5::30]
+
+
+@given(st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40))
+def test_a_portable_function_is_the_nearest_float32(values):
+    x = np.array(values, np.float32)
+    for name in ("sin", "cos", "exp", "tanh"):
+        found = getattr(paint, name)(x)
+        exact = np.array([getattr(math, name)(v) for v in x.tolist()])
+        assert found.dtype == np.float32
+        assert (np.abs(found - exact) <= 0.5001 * np.spacing(np.abs(found))).all()
 
 
 def test_no_two_edits_of_the_manifest_are_the_same():

@@ -174,7 +174,7 @@ def work(wanted, a):
     from . import engine
     from .cache import Cache
 
-    kernels.set_up("fp32")
+    kernels.set_up(a.dtype)
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         return 0  # the launcher's own process, which runs the command as well
     share = Share.of(a.shard)

@@ -64,7 +64,7 @@ class Layer(NamedTuple):
     left: int
 
 
-# --- functions that every processor computes alike -------------------------------------------------
+# --- functions that every processor computes alike ------------------------------------------------
 
 
 def portable(function):
