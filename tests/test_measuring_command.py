@@ -191,6 +191,25 @@ def test_dry_run(nothing, capsys, tmp_path):
     assert run(*words, "--out", file) == 2
 
 
+@pytest.mark.parametrize(
+    "given, chosen",
+    [((), "cpu and reference"), (("--whole", "cpu"), "cpu"), (("--whole", "none"), "none")],
+)
+def test_whose_whole_evaluation_is_measured(given, chosen, monkeypatch, capsys):
+    """The plan says it, and the run asks for those and no others."""
+    words = ["--model", MICRO, "--suite", "text", *given]
+    assert run(*words, "--dry-run") == 0
+    assert f"a whole evaluation with {chosen}:" in capsys.readouterr().out
+    asked = []
+    monkeypatch.setattr(suite.Run, "rows", lambda self, heads, call, peak: [])
+    monkeypatch.setattr(suite.Run, "whole", lambda self, planned, name, table: asked.append(name))
+    monkeypatch.setattr(suite.books, "closed", lambda *_: None)
+    monkeypatch.setattr(suite.books, "line", lambda *_: "closed")
+    monkeypatch.setattr(suite.peaks, "measured", lambda *_: {"launch_us": 1.0})
+    assert run(*words) == 0
+    assert " and ".join(asked) == ("" if chosen == "none" else chosen)
+
+
 def test_inventory_runs_in_a_process_of_its_own(monkeypatch):
     """MindSpore has to be set up otherwise for it."""
     seen = []
@@ -235,6 +254,10 @@ def test_help_needs_no_mindspore():
         ("--l2 cold --timer event,device", "leave out one of them"),
         ("--dtype bf16", "choose fp32 or fp16"),
         ("--kernels none", "There are no kernels 'none'"),
+        ("--kernels cpu --whole reference", "--whole reference is not measured: choose of cpu"),
+        ("--only conv2d --whole cpu", "--whole changes nothing with --only"),
+        ("--suite anchors --whole cpu", "--whole changes nothing for the anchors"),
+        ("--list --whole cpu", "--whole changes nothing with --list"),
         ("--model nowhere", "there is no such folder"),
         ("--suite text --model orchard --only conv2d", "there are add, attention"),
         ("--model orchard --size 12", "multiple of 8"),

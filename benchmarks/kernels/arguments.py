@@ -12,7 +12,18 @@ TIMERS = ("device", "event", "wall")
 LEVELS = ("O0", "O1", "O2")
 HF32 = ("none", "conv", "matmul", "both")
 WHAT = ("suite", "model", "size", "batch", "dtype", "only")
-HOW = ("kernels", "timer", "warmup", "iters", "repeats", "l2", "jit_level", "hf32", "profile_dir")
+HOW = (
+    "kernels",
+    "whole",
+    "timer",
+    "warmup",
+    "iters",
+    "repeats",
+    "l2",
+    "jit_level",
+    "hf32",
+    "profile_dir",
+)
 AFTER = ("csv", "report", "bundle", "baseline", "fail_above", "across_machines")
 OUT = ("out", "resume")
 
@@ -104,6 +115,12 @@ def add_how(group):
         help="tables of kernels, to be measured in turn (the device's, then reference)",
     )
     add(
+        "--whole",
+        type=several(),
+        metavar="NAMES",
+        help="of these tables, the ones whose whole evaluation is measured (all); none: calls only",
+    )
+    add(
         "--timer",
         type=several(*TIMERS),
         metavar="NAMES",
@@ -169,7 +186,7 @@ def check(arguments):
     if "from_file" in given and not set(given) & set(AFTER):
         raise InputError("--from needs --csv, --report, --bundle or --baseline: add one.")
     if arguments.suite == ("anchors",):
-        idle = [n for n in given if n in ("model", "size", "batch", "only", "kernels")]
+        idle = [n for n in given if n in ("model", "size", "batch", "only", "kernels", "whole")]
         if idle:
             raise InputError(
                 f"{flag(idle[0])} changes nothing for the anchors: leave it out or add a suite."

@@ -85,6 +85,14 @@ def settings_of(given):
         timers = tuple(timer for timer in timers if timer != "event")
     names = given.kernels or tuple(dict.fromkeys((K.default_kernels(), "reference")))
     tables = {name: K.checked(name) for name in names}
+    whole = () if given.whole == ("none",) else given.whole
+    strange = [name for name in whole or () if name not in names]
+    if strange:
+        raise InputError(
+            f"--whole {strange[0]} is not measured: choose of {', '.join(names)}, or none."
+        )
+    if given.only and given.whole is not None:
+        raise InputError("--whole changes nothing with --only: leave it out.")
     dtypes, model = given.dtype or ("fp32",), given.model or "sd21-base"
     machine.check_dtypes(dtypes)
     chosen = dict(
@@ -95,6 +103,7 @@ def settings_of(given):
         dtypes=dtypes,
         kernels=names,
         timers=timers,
+        whole=whole,
     )
     for name in ("warmup", "iters", "repeats", "l2", "jit_level", "hf32", "only", "profile_dir"):
         if getattr(given, name) is not None:

@@ -44,11 +44,11 @@ def work(settings, planned, files):
     for dtype in settings.dtypes:
         lines.append(f"anchors {dtype}: {len(suite.anchors(dtype))} calls")
     for part, dtype, found in planned:
-        whole = 0 if settings.only else variants
+        whole = settings.evaluated
         lines.append(
-            f"{part.name} {dtype}: {len(found)} calls and {'no' if settings.only else 'one'} whole "
-            f"evaluation, each with {' and '.join(settings.kernels)}: "
-            f"{len(found) * variants + whole} rows"
+            f"{part.name} {dtype}: {len(found)} calls with {' and '.join(settings.kernels)}, a "
+            f"whole evaluation with {' and '.join(whole) or 'none'}: "
+            f"{len(found) * variants + len(whole)} rows"
         )
     each = settings.warmup + 1 + settings.iters * settings.repeats * len(settings.timers)
     total = sum(flops.flops(c) for _, _, found in planned for c in found)

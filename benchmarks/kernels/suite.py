@@ -34,6 +34,13 @@ class Settings(NamedTuple):
     hf32: str = "none"
     only: str = None
     profile_dir: str = None
+    whole: tuple = None  # of `kernels`, the tables whose whole evaluation is measured; None: all
+
+    @property
+    def evaluated(self):
+        """The tables whose whole evaluation is measured."""
+        chosen = self.kernels if self.whole is None else self.whole
+        return () if self.only else tuple(name for name in self.kernels if name in chosen)
 
     def head(self, record, suite, dtype, variant, **fields):
         """A row that says what is measured, and how; not what came out."""
@@ -194,11 +201,10 @@ def run_part(here, planned, peak):
             for variant, table in here.tables.items()
         ]
         found += here.rows(heads, call, peak)
-    if here.settings.only is None:
-        for variant, table in here.tables.items():
-            whole = here.whole(planned, variant, table)
-            own = [row for row in found if row["variant"] == variant]
-            here.say(books.line(whole, books.closed(own, whole, peak["launch_us"])))
+    for variant in here.settings.evaluated:
+        whole = here.whole(planned, variant, here.tables[variant])
+        own = [row for row in found if row["variant"] == variant]
+        here.say(books.line(whole, books.closed(own, whole, peak["launch_us"])))
     return found
 
 
