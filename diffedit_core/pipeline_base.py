@@ -121,7 +121,7 @@ class Loaded(Switches):
 
     def progress_bar(self, iterable=None, total=None, **settings):
         """A tqdm bar with the settings of `set_progress_bar_config`."""
-        good = iterable is None or hasattr(iterable, "__iter__")
+        good = iterable is None or checks.iterates(iterable)
         checks.check("iterable", iterable, good, "something to iterate over, or None")
         total = None if total is None else checks.number("total", total, 0)
         settings = checks.bar_settings(settings | self._bar_config)

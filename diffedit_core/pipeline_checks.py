@@ -93,6 +93,15 @@ def callback(function, every):
     return whole("callback_steps", every)
 
 
+def iterates(value):
+    """Whether there is anything to iterate over; an array of no axes has a method for it only."""
+    try:
+        iter(value)
+    except TypeError:
+        return False
+    return getattr(value, "shape", None) != ()
+
+
 def bar_settings(settings):
     """Settings of tqdm, unchanged."""
     for name in settings:

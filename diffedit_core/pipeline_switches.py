@@ -147,8 +147,12 @@ class Switches:
     def enable_vae_tiling(self, tile=Tiling().tile, overlap=Tiling().overlap):
         """Encode and decode pictures larger than `tile` in overlapping tiles (both in latent
         cells): less memory."""
-        tile = whole("tile", tile)
-        self.tiling = Tiling(tile, whole("overlap", overlap, 0, tile - 1))
+        tile, overlap = whole("tile", tile), whole("overlap", overlap, 0)
+        if overlap >= tile:
+            raise InputError(
+                f"The tile is {tile} cells and the overlap {overlap}: it has to be smaller."
+            )
+        self.tiling = Tiling(tile, overlap)
 
     def disable_vae_tiling(self):
         """Encode and decode pictures whole."""

@@ -140,7 +140,7 @@ def scalar(value, like):
 
     (A bare Python float times a tensor would pass through float32.)
     """
-    if isinstance(like, np.ndarray):
+    if isinstance(like, (np.ndarray, np.generic)):
         return like.dtype.type(value)
 
     import mindspore as ms

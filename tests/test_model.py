@@ -210,6 +210,34 @@ def test_compilation_is_announced_once_for_each_shape():
     assert told == ["compiling text_encoder", ""]
 
 
+def test_the_autoencoder_is_compiled_when_it_is_called_often(monkeypatch):
+    """Before and after: the same bits. Each shape is counted by itself."""
+    model, told = Model.load(MICRO), []
+    monkeypatch.setattr(model, "_before", dict.fromkeys(model._before, 2))
+    model.on_compile = told.append
+    latents, image = normal(3, 1, 4, 5, 3), np.tanh(normal(4, 1, 3, 24, 40).asnumpy())
+    for name, function in (
+        ("vae_decoder", lambda: model.decode_latents(latents)),
+        ("vae_encoder", lambda: [m.asnumpy() for m in model.encode_image(image)]),
+    ):
+        found = []
+        for _ in range(4):
+            found.append((np.array(function()), len(told)))
+        assert [count for _, count in found] == [0, 0, 2, 2]
+        assert all(np.array_equal(values, found[0][0]) for values, _ in found)
+        assert told == [f"compiling {name}", ""]
+        told.clear()
+    model.decode_latents(normal(3, 1, 4, 3, 5))
+    assert not told
+
+
+def test_only_fp32_on_a_cpu_waits_with_compiling():
+    assert M.CALLS_BEFORE == {("cpu", "fp32"): Model.load(MICRO)._before}
+    assert (
+        not Model.load(MICRO, "fp16")._before and not Model.load(MICRO, kernels="reference")._before
+    )
+
+
 @pytest.mark.parametrize(
     "component, path, run",
     [

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffedit_core import torch_names
+from diffedit_core.errors import InputError
 from diffedit_core.pipeline import (
     DDIMInverseScheduler,
     DDIMScheduler,
@@ -193,3 +194,29 @@ def test_wrong_components(name, value):
 def test_grid_of_wrong_pictures():
     with pytest.raises(ValueError):
         make_image_grid([], rows=1, cols=1)
+
+
+@pytest.mark.parametrize(
+    "call, arguments, named",
+    [
+        ("enable_vae_tiling", {"tile": 1}, ("tile is 1 ", "overlap 12")),
+        ("enable_vae_tiling", {"tile": 4, "overlap": 4}, ("tile is 4 ", "overlap 4")),
+        ("progress_bar", {"iterable": np.array(3)}, ("iterable",)),
+        ("progress_bar", {"iterable": ms.Tensor(2.5)}, ("iterable",)),
+    ],
+)
+def test_what_hypothesis_found(call, arguments, named):
+    owner, method, right = CALLS[call]
+    with pytest.raises(InputError) as caught:
+        getattr(owner(), method)(**{**right, **arguments})
+    assert all(word in str(caught.value) for word in named)
+
+
+@pytest.mark.parametrize("number", [0.5, np.float32(0.5), np.array(0.5)])
+def test_a_step_of_a_single_number(number):
+    """Arrays of no axes are arrays, too."""
+    for kind in (DDIMScheduler, DDIMInverseScheduler):
+        made = scheduler(kind)
+        found = made.step(number, 801, number).prev_sample
+        many = made.step(np.full((2, 3), float(number)), 801, np.full((2, 3), float(number)))
+        np.testing.assert_allclose(np.asarray(found), many.prev_sample[0, 0], rtol=1e-6)

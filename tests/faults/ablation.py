@@ -1,0 +1,125 @@
+"""Faults in benchmarks/ablation: cache, files of rows, plan, shares, tables, measures."""
+
+from . import Fault
+
+TESTS = {
+    f"benchmarks/ablation/{name}": ("tests/test_ablation.py", "tests/test_ablation_experiments.py")
+    for name in ("cache", "rows", "plan", "work", "tables", "measures", "engine", "editing")
+}
+
+FAULTS = (
+    Fault(
+        "a changed file is believed",
+        "benchmarks/ablation/cache",
+        'if digest(facts["structure"], arrays) != facts["sha256"]:',
+        "if False:",
+    ),
+    Fault(
+        "what a value depends on is not in its name",
+        "benchmarks/ablation/cache",
+        "digest(context, stage, key) if",
+        "digest(stage, key) if",
+    ),
+    Fault(
+        "what was found counts as computed",
+        "benchmarks/ablation/cache",
+        "entry.evaluations if fresh else 0",
+        "entry.evaluations",
+    ),
+    Fault(
+        "what was used last goes first",
+        "benchmarks/ablation/cache",
+        "popitem(last=False)",
+        "popitem(last=True)",
+    ),
+    Fault(
+        "files that were used last go first",
+        "benchmarks/ablation/cache",
+        "in sorted(found):",
+        "in sorted(found, reverse=True):",
+    ),
+    Fault(
+        "the tenth array is the second",
+        "benchmarks/ablation/cache",
+        "sorted(names, key=int)",
+        "sorted(names)",
+    ),
+    Fault(
+        "what was cut off stays",
+        "benchmarks/ablation/rows",
+        "os.ftruncate(descriptor, whole)",
+        "pass",
+    ),
+    Fault(
+        "a row of two files counts twice",
+        "benchmarks/ablation/rows",
+        "if name is None or name not in seen:",
+        "if True:",
+    ),
+    Fault(
+        "half a line stays where the disk is full",
+        "benchmarks/ablation/rows",
+        "os.ftruncate(self.descriptor, size)",
+        "pass",
+    ),
+    Fault(
+        "shared steps are counted each time",
+        "benchmarks/ablation/plan",
+        "sum({s.name: s.evaluations for asked in lists.values() for s in asked}.values())",
+        "sum(s.evaluations for asked in lists.values() for s in asked)",
+    ),
+    Fault(
+        "variants that share work stand apart",
+        "benchmarks/ablation/plan",
+        "if step.evaluations and group[first] is not",
+        "if False and group[first] is not",
+    ),
+    Fault(
+        "a row is written again",
+        "benchmarks/ablation/work",
+        "if name not in there:",
+        "if True:",
+    ),
+    Fault(
+        "a dead process's units are left",
+        "benchmarks/ablation/work",
+        "others = [] if self.alone else",
+        "others = [] if True else",
+    ),
+    Fault(
+        "differences to one scene of the base",
+        "benchmarks/ablation/tables",
+        "values = [r[key].get(name) for r in (rows, base)]",
+        "values = [rows[key].get(name), base[min(base)].get(name)]",
+    ),
+    Fault(
+        "intervals of 90 %",
+        "benchmarks/ablation/tables",
+        "(0.025, 0.975)",
+        "(0.05, 0.95)",
+    ),
+    Fault(
+        "the difference of two sets is the base's distance",
+        "benchmarks/ablation/tables",
+        "return found[0] - (found[1] if",
+        "return found[-1] - (0.0 if",
+    ),
+    Fault(
+        "the second constant of SSIM is half as large",
+        "benchmarks/ablation/measures",
+        "0.02**2, 0.06**2",
+        "0.02**2, 0.03**2",
+    ),
+    Fault(
+        "neighbours in a batch change no row's name",
+        "benchmarks/ablation/engine",
+        'beside = batch.names if variant.options.clamp_over == "batch" else ()',
+        "beside = ()",
+    ),
+    Fault(
+        "the target is the source's caption",
+        "benchmarks/ablation/editing",
+        '"target": [s.target for s in subjects]',
+        '"target": [s.caption for s in subjects]',
+    ),
+)
