@@ -174,6 +174,16 @@ def test_a_damaged_file_is_made_again(tmp_path):
     assert len(file.read_bytes()) == len(content)
 
 
+def test_the_memory_is_bounded_and_what_was_not_used_for_longest_goes_first():
+    cache = caches.Cache(memory=3 * 8 * 5)
+    for name in "abc":
+        cache.put(name, "mask", caches.Entry(np.full(5, ord(name), np.float64), 0, 0))
+    assert cache.get("a", "mask").value[0] == ord("a")
+    cache.put("d", "mask", caches.Entry(np.zeros(5), 0, 0))
+    assert [name for name in "abcd" if cache.get(name, "mask") is not None] == ["a", "c", "d"]
+    assert cache.bytes == 3 * 8 * 5
+
+
 def test_the_folder_is_bounded_and_the_oldest_goes_first(tmp_path):
     size = len(caches.packed(VALUE))
     cache = caches.Cache(folder=tmp_path, disk=3 * size)

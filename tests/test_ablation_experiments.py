@@ -263,6 +263,39 @@ def test_the_distance_of_sets_is_that_of_the_evaluation():
     assert low < value < high and value == pytest.approx(6 * (4 - 0.25), rel=1e-2)
 
 
+def scenes_with_features(some):
+    """The lines of an experiment of two variants whose distance of sets is measured."""
+    yield {"kind": "experiment", "name": "toy", "question": "?", "measures": ["csfid"], "base": "a",
+           "variants": [["a", "a"], ["b", "b"]]}  # fmt: skip
+    yield {"kind": "run", "run": "r", "code": "c", "model": "m"}
+    for i in some:
+        truth, one, other = np.random.default_rng(i).standard_normal((3, 5))
+        yield {"kind": "truth", "scene": f"s{i}", "features": engine.encoded(truth)}
+        for variant, features in (("a", truth + 0.5 * one), ("b", truth + one + other)):
+            yield {"kind": "row", "id": f"{variant}{i}", "run": "r", "variant": variant, "seed": 0,
+                   "scene": f"s{i}", "subject": "fruit", "change": 1.0,
+                   "features": engine.encoded(features)}  # fmt: skip
+
+
+def test_a_run_goes_on_with_a_collected_file(tmp_path):
+    """A set that is too small for its measure keeps its features: collected in two parts or
+    measured at once, the numbers are the same."""
+    whole = list(scenes_with_features(range(50)))
+    wanted = tables.table(tables.results(whole))
+    assert "[" in wanted
+    part = list(scenes_with_features(range(30)))
+    tables.collect(part, tables.results(part), tmp_path / "part.jsonl")
+    there = list(rows.lines(tmp_path / "part.jsonl"))
+    assert "[" not in tables.table(tables.results(there))
+    assert all("change" not in line for line in there)
+    more = there + list(scenes_with_features(range(30, 50)))
+    assert tables.table(tables.results(more)) == wanted
+    tables.collect(more, tables.results(more), tmp_path / "whole.jsonl")
+    there = list(rows.lines(tmp_path / "whole.jsonl"))
+    assert not any("features" in line for line in there)
+    assert tables.table(tables.results(there)) == wanted
+
+
 # --- measures -------------------------------------------------------------------------------------
 
 

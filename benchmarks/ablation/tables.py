@@ -183,19 +183,24 @@ def set_interval(rows, truths, base=None):
 
 def collect(lines, found, path):
     """Write the lines of a folder as one file: each explanation once, each row of `found` once,
-    without what the table does not show; a measure of a set as its value."""
+    without what the table does not show; a measure of a set as its value.
+
+    Where there are too few scenes for that value yet the features stay, so that a run that has the
+    file in its folder goes on with it.
+    """
     experiment = found.experiment
     first, wanted = experiment["base"], set(experiment["measures"])
-    kept = [experiment, *(line for line in lines if line["kind"] in ("run", "variant"))]
+    sets = [{"kind": "set", "variant": variant, "measure": name,
+             **dict(zip(("value", "difference"), set_cells(found, variant, first, name)))}
+            for name in experiment["measures"] if MEASURES[name].of == "set"
+            for variant in dict.fromkeys(v for _, v in experiment["variants"])]  # fmt: skip
+    unfinished = any(line["value"] is None for line in sets)
+    without = MEASURES.keys() - wanted | (set() if unfinished else {"features"})
+    kinds = ("run", "variant", *(("truth",) if unfinished else ()))
+    kept = [experiment, *(line for line in lines if line["kind"] in kinds)]
     for rows in found.rows.values():
-        for row in rows.values():
-            kept.append({k: v for k, v in row.items() if k not in (MEASURES.keys() - wanted)
-                         and k != "features"})  # fmt: skip
-    for name in [n for n in experiment["measures"] if MEASURES[n].of == "set"]:
-        for variant in dict.fromkeys(v for _, v in experiment["variants"]):
-            value, other = set_cells(found, variant, first, name)
-            kept.append({"kind": "set", "variant": variant, "measure": name,
-                         "value": value, "difference": other})  # fmt: skip
+        kept += [{k: v for k, v in row.items() if k not in without} for row in rows.values()]
+    kept += [] if unfinished else sets
     texts = dict.fromkeys(json.dumps(line, separators=(",", ":")) for line in kept)
     with written(path) as part:
         part.write_text("\n".join(texts) + "\n", encoding="utf-8")
