@@ -1,4 +1,4 @@
-"""The loaded model: its weights bound to four compiled functions."""
+"""The loaded model: its weights bound to four functions, which are compiled when it pays."""
 
 import re
 import warnings
@@ -32,8 +32,8 @@ CALLS_BEFORE = {("cpu", "fp32"): {"vae_encoder": 12, "vae_decoder": 12}}
 
 
 class Model:
-    """The loaded model: four compiled functions, the tokenizer, and the configurations. All tensors
-    in and out are fp32.
+    """The loaded model: four functions (see CALLS_BEFORE), the tokenizer, and the configurations.
+    All tensors in and out are fp32.
 
     Attributes:
         configs: `Configs`.
