@@ -157,6 +157,15 @@ def test_a_file_that_was_cut_off_or_changed_is_not_read(tmp_path_factory, data):
     assert found is None or leaves(found) == leaves(VALUE)
 
 
+@given(st.lists(st.integers(0, 3), max_size=25))
+def test_a_file_gives_back_its_value_however_many_arrays_it_has(tmp_path_factory, sizes):
+    path = tmp_path_factory.mktemp("file") / "x.safetensors"
+    value = tuple(np.full(size, i) for i, size in enumerate(sizes))
+    path.write_bytes(caches.packed(caches.Entry(value, 0.5, 7)))
+    found = caches.read(path)
+    assert leaves(found.value) == leaves(value) and found[1:] == (0.5, 7)
+
+
 def test_a_damaged_file_is_made_again(tmp_path):
     model, (variant,) = editing.Counted(FakeModel(wavy_on_the_object)), variants([{}])[:1]
 

@@ -48,7 +48,7 @@ FAULTS = (
         "benchmarks/ablation/cache",
         "sorted(names, key=int)",
         "sorted(names)",
-        "not_read",
+        "however_many",
     ),
     Fault(
         "what was cut off stays",
