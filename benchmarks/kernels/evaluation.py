@@ -50,8 +50,10 @@ def row(op, seconds, **fields):
         op=op,
         count=1,
         wall_us=timers.statistics(seconds),
+        seconds=[round(float(each), 6) for each in seconds],
         max_memory_allocated=memory and round(memory * 2**30),
         l2="warm",
+        date=machine.today(),
         **fields,
         **machine.describe(),
     )
