@@ -9,7 +9,6 @@ and is another edit.
 import argparse
 import sys
 import tempfile
-from pathlib import Path
 
 import numpy as np
 
@@ -79,26 +78,8 @@ def main(words):
         print(f"benchmarks.edit: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"benchmarks.edit: interrupted{kept(arguments.record)}", file=sys.stderr)
+        print(f"benchmarks.edit: interrupted{rows.kept(arguments.record)}", file=sys.stderr)
         return 130
-
-
-def kept(file):
-    """What is left of a run that was stopped, as the end of a sentence."""
-    there = file is not None and part(file).exists()
-    return f", {part(file)} has the rounds that were complete" if there else ""
-
-
-def part(file):
-    """The file of what is not complete."""
-    return Path(f"{file}.part")
-
-
-def check_record(file):
-    """Raises InputError for a file that is there, or a part of an earlier run."""
-    evaluation.check(file)
-    if file is not None and part(file).exists():
-        raise InputError(f"{part(file)} is left of an earlier run: remove it, or rename it.")
 
 
 def check_model(arguments):
@@ -144,7 +125,7 @@ def check_tolerance(arguments):
 
 def compare(arguments):
     """Check everything, then measure."""
-    check_record(arguments.record)
+    rows.check(arguments.record)
     allowed = agreement.tolerances(check_tolerance(arguments))
     if arguments.source == arguments.target:
         raise InputError("--source and --target are the same: nothing would be edited.")
@@ -217,8 +198,7 @@ def measure(arguments, place, fields, allowed):
                     if wrong:
                         return disagree(arguments, fields, errors, allowed, wrong)
             result = results(arguments, runs, errors, allowed, fields)
-            if arguments.record is not None:
-                rows.write(part(arguments.record), result)
+            rows.write_part(arguments.record, result)
     return report(arguments, result)
 
 
@@ -246,8 +226,6 @@ def disagree(arguments, fields, errors, allowed, wrong):
     """Write the errors without any times; exit code 1."""
     found = rows.of_agreement(agreement.worst(errors), allowed, **fields)
     rows.write(arguments.record, found)
-    if arguments.record is not None:
-        part(arguments.record).unlink(missing_ok=True)
     print(
         f"benchmarks.edit: the two edits disagree ({'; '.join(wrong)}), so that their times do "
         "not compare.",
@@ -259,8 +237,6 @@ def disagree(arguments, fields, errors, allowed, wrong):
 def report(arguments, result):
     """Write the rows, and print their tables."""
     rows.write(arguments.record, result)
-    if arguments.record is not None:
-        part(arguments.record).unlink(missing_ok=True)
     print(tables.of(result, "the result"))
     return 0
 
@@ -268,6 +244,8 @@ def report(arguments, result):
 def show(files):
     """`python -m benchmarks.edit --table FILE...`: the exit code."""
     try:
+        if not files:
+            raise InputError("--table needs files: name what --record wrote.")
         print("\n\n".join(tables.text(file) for file in files))
     except InputError as error:
         print(f"benchmarks.edit: error: {error}", file=sys.stderr)

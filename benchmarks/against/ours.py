@@ -47,11 +47,12 @@ def editor(model, picture, source, targets, options, drawn):
 
     def run(clock):
         own, watch = watched(model, clock)
-        found = edit.edit(own, picture, source, targets, options, drawn, watch=watch)[0]
-        if found.unchanged:
+        edits = edit.edit(own, picture, source, targets, options, drawn, watch=watch)
+        if any(each.unchanged for each in edits):
             raise InputError(
-                "The mask is empty, so that no edit was timed: choose another picture or target."
+                "A mask is empty, so that no edit was timed: choose another picture or target."
             )
+        found = edits[0]
         pixels = np.clip(found.image[0].transpose(1, 2, 0) / 2 + 0.5, 0, 1)
         return {
             "mask": found.mask[0],

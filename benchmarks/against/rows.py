@@ -1,7 +1,10 @@
 """What was measured, as records of the format of `benchmarks/kernels/records.py`: a row for each
 side, state of the process (cold, warm) and phase."""
 
+from pathlib import Path
+
 from diffedit_core import files
+from diffedit_core.errors import InputError
 
 from ..kernels import evaluation, machine, records
 
@@ -28,7 +31,7 @@ def of_side(side, runs, **fields):
         runs: `children.Measured` of each of its processes.
         fields: further fields of the rows; "args" a dict.
     """
-    args, found = fields.pop("args", {}), []
+    args, found, where = fields.pop("args", {}), [], machine.describe()
     settings = {
         **fields.pop("settings", {}),
         "versions": runs[0].versions,
@@ -42,10 +45,11 @@ def of_side(side, runs, **fields):
             row = evaluation.row(
                 op,
                 [column[op] for column in columns],
+                where,
                 variant=side,
                 args={"state": state, **args},
                 evaluations=evaluated.get(op),
-                memory=memory(runs, number) if op == WHOLE else None,
+                memory=memory(runs, number, op),
                 settings=settings,
                 **fields,
             )
@@ -53,9 +57,12 @@ def of_side(side, runs, **fields):
     return found
 
 
-def memory(runs, number):
-    """The largest of the runs after an edit, in GiB; None where it is not known."""
-    known = [run.edits[number]["memory"] for run in runs]
+def memory(runs, number, op):
+    """The largest of the runs after an edit, or after loading, in GiB; None where it is not known,
+    and for the other phases."""
+    if op not in ("load", WHOLE):
+        return None
+    known = [run.loaded if op == "load" else run.edits[number]["memory"] for run in runs]
     return None if None in known else max(known) / 2**30
 
 
@@ -76,9 +83,36 @@ def of_agreement(found, allowed, **fields):
     ]
 
 
+# --- files ----------------------------------------------------------------------------------------
+
+
+def part(file):
+    """The file of what is not complete."""
+    return Path(f"{file}.part")
+
+
+def check(file):
+    """Raises InputError for a file that is there, or a part of an earlier run; None is no file."""
+    evaluation.check(file)
+    if file is not None and part(file).exists():
+        raise InputError(f"{part(file)} is left of an earlier run: remove it, or rename it.")
+
+
+def kept(file):
+    """What is left of a run that was stopped, as the end of a sentence."""
+    there = file is not None and part(file).exists()
+    return f", {part(file)} has the rounds that were complete" if there else ""
+
+
+def write_part(file, rows):
+    """Write the rows that are there so far."""
+    if file is not None:
+        with files.written(part(file)) as name:
+            name.write_text("".join(map(records.to_line, rows)), encoding="utf-8")
+
+
 def write(file, rows):
-    """Write the rows, whole or not at all; no file is None."""
-    if file is None:
-        return
-    with files.written(file) as part:
-        part.write_text("".join(map(records.to_line, rows)), encoding="utf-8")
+    """Write all rows, whole or not at all; no file is None."""
+    if file is not None:
+        write_part(file, rows)
+        part(file).replace(file)

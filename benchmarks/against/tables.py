@@ -63,22 +63,26 @@ def check(rows, file):
 
 
 def heading(rows):
-    """A paragraph: what was measured, where, and in what state the machine was."""
+    """A paragraph: what was measured, and where."""
     timed = [row for row in rows if row["record"] == "evaluation"]
     first, settings = timed[0], timed[0]["settings"]
-    versions = {}
+    return (
+        f"{first['model']}, {first['size']} pixels, {settings['steps']} steps, "
+        f"{settings['maps']} noise maps, {first['dtype']}; medians of {first['wall_us']['n']}, "
+        f"ratios of medians (ours / theirs). {where(timed)}"
+    )
+
+
+def where(timed):
+    """The machine, versions and date of rows of `rows.of_side`, the machine's load, the note."""
+    first, versions = timed[0], {}
     for row in timed:
         versions.update(row["settings"]["versions"])
     busy = [b for row in timed for b in row["settings"]["load average"] if b is not None]
     named = ", ".join(f"{name} {value}" for name, value in versions.items())
-    note = f" {first['note']}" if first["note"] else ""
     load = f", load average {min(busy):.1f} to {max(busy):.1f} before each process" if busy else ""
-    return (
-        f"{first['model']}, {first['size']} pixels, {settings['steps']} steps, "
-        f"{settings['maps']} noise maps, {first['dtype']}; medians of {first['wall_us']['n']}, "
-        f"ratios of medians (ours / theirs). {first['processor']}; {named}; {first['date']}, "
-        f"commit {first['commit']}{load}.{note}"
-    )
+    note = f" {first['note']}" if first["note"] else ""
+    return f"{first['processor']}; {named}; {first['date']}, commit {first['commit']}{load}.{note}"
 
 
 def table(found, state):
