@@ -22,7 +22,7 @@ from diffedit_core.options import RECIPES
 from diffedit_core.plan import plan
 from diffedit_core.progress import Bars
 
-from .against import children, cli, job, rows, tables
+from .against import children, cli, job, rounds, rows, tables
 from .kernels import evaluation, records
 from .kernels.arguments import Parser, at_least, several
 
@@ -145,7 +145,7 @@ def main(words=None):
         print(f"benchmarks.scaling: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"benchmarks.scaling: interrupted{rows.kept(arguments.record)}", file=sys.stderr)
+        print(f"benchmarks.scaling: interrupted{rounds.kept(arguments.record)}", file=sys.stderr)
         return 130
 
 
@@ -176,25 +176,45 @@ def planned(arguments, configs):
 
 def measure(arguments):
     """Check everything, then run each point."""
-    rows.check(arguments.record)
     model = cli.check_model(arguments)
     found = planned(arguments, model.configs)
-    images = {p["size"]: cli.squared(arguments.image, p["size"]) for p in distinct(found)}
+    fields = facts(arguments)
+    wanted = {name: value for name, value in fields.items() if name != "settings"}
+    old = rounds.begun(arguments.record, arguments.resume, wanted, fields["settings"])
+    check_rounds(arguments, old, found)
+    pictures = {p["size"]: cli.squared(arguments.image, p["size"]) for p in distinct(found)}
     if arguments.dry_run:
         print("\n".join(described(arguments, model, found)))
         return 0
-    runs, bars = {}, Bars(arguments.quiet)
-    with bars.open("processes", arguments.runs * len(distinct(found))) as step:
-        for _ in range(arguments.runs):
+    left, bars, result = arguments.runs - rounds.done(old), Bars(arguments.quiet), old
+    with bars.open("processes", left * len(distinct(found))) as step:
+        for _ in range(left):
+            runs = {}
             for point in distinct(found):
-                key, picture = tuple(point.items()), images[point["size"]]
-                runs.setdefault(key, []).append(run(arguments, model, point, picture))
+                picture = pictures[point["size"]]
+                runs[tuple(point.items())] = run(arguments, model, point, picture)
                 step(" ".join(f"{name} {value}" for name, value in point.items()))
-            result = results(arguments, found, runs)
-            rows.write_part(arguments.record, result)
-    rows.write(arguments.record, result)
+            result = rounds.merged(result, results(found, runs, fields))
+            rounds.write_part(arguments.record, result)
+    rounds.write(arguments.record, result)
     print(table(result, "the result"))
     return 0
+
+
+def check_rounds(arguments, old, found):
+    """Raises InputError where earlier rounds are of other points, or are all that is asked for."""
+    if not old:
+        return
+    wanted = {(axis, *point.items()) for axis, each in found.items() for point in each}
+    there = {
+        (row["args"]["axis"], *((name, row["settings"][name]) for name in AXES)) for row in old
+    }
+    if there != wanted:
+        raise InputError(f"{arguments.record} is of other points: choose another --record.")
+    if rounds.done(old) >= arguments.runs:
+        raise InputError(
+            f"{arguments.record} has {rounds.done(old)} rounds already: give --runs a larger number."
+        )
 
 
 def run(arguments, model, point, picture):
@@ -233,23 +253,32 @@ def described(arguments, model, found):
         yield f"would write {arguments.record}"
 
 
-def results(arguments, found, runs):
-    """All rows: those of a point that two axes share stand under each."""
-    model = "orchard" if arguments.model is None else evaluation.label(arguments.model)
-    result = []
+def facts(arguments):
+    """The fields that all rows share."""
+    return {
+        "variant": f"recipe {arguments.recipe}",
+        "model": "orchard" if arguments.model is None else evaluation.label(arguments.model),
+        "suite": "scaling",
+        "dtype": arguments.dtype,
+        "note": arguments.note,
+        "settings": {"seed": arguments.seed},
+    }
+
+
+def results(found, runs, fields):
+    """All rows of a round: those of a point that two axes share stand under each."""
+    fields, result = dict(fields), []
+    side, settings = fields.pop("variant"), fields.pop("settings")
     for axis, each in found.items():
         for point in each:
             result += rows.of_side(
-                f"recipe {arguments.recipe}",
+                side,
                 runs[tuple(point.items())],
                 args={"axis": axis, "value": point[axis]},
-                settings={**point, "seed": arguments.seed},
-                model=model,
-                suite="scaling",
+                settings={**point, **settings},
                 size=point["size"],
                 batch=point["targets"],
-                dtype=arguments.dtype,
-                note=arguments.note,
+                **fields,
             )
     return result
 

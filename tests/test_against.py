@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from benchmarks import edit
-from benchmarks.against import agreement, child, children, job, ours, rows, tables
+from benchmarks.against import agreement, child, children, job, ours, rounds, rows, tables
 from benchmarks.kernels import records
 from diffedit_core import folder as folders
 from diffedit_core.errors import InputError
@@ -273,7 +273,7 @@ def test_sides_take_turns_and_their_rows_add_up(played, tmp_path, capsys):
     played.tell(public={"scale": 2.0}, paper={"rows": {"maps": 4, "inversion": 2, "decoding": 4}})
     file = tmp_path / "r.jsonl"
     assert run(*SHORT, "--runs", "2", "--record", str(file), "--note", "Shared.") == 0
-    assert not rows.part(file).exists()
+    assert not rounds.part(file).exists()
     printed, found = capsys.readouterr().out, records.read(file)
     assert all(set(row) == set(records.FIELDS) for row in found)
     assert len({records.key(row) for row in found}) == len(found)
@@ -374,7 +374,7 @@ def test_what_was_complete_is_kept(played, tmp_path, monkeypatch, capsys):
     file = tmp_path / "r.jsonl"
     assert run(*SHORT, "--runs", "2", "--record", str(file)) == 130
     assert "r.jsonl.part" in capsys.readouterr().err and not file.exists()
-    assert edit.main(["--table", str(rows.part(file))]) == 0
+    assert edit.main(["--table", str(rounds.part(file))]) == 0
     assert "medians of 1" in capsys.readouterr().out
     assert "left of an earlier run" in said(capsys, *SHORT, "--record", str(file))
 

@@ -20,7 +20,7 @@ from diffedit_core.progress import Bars
 
 from ..kernels import evaluation
 from ..kernels.arguments import DTYPES, Parser, at_least
-from . import agreement, child, children, job, rows, tables
+from . import agreement, child, children, job, rounds, rows, tables
 
 APPLES = folder.ORCHARD.parent / "bowl_of_apples.png"
 SOURCE, TARGET = "a bowl of apples on a wooden table", "a basket of pears on a wooden table"
@@ -64,6 +64,7 @@ def add_edit(top):
     add("--source", default=SOURCE, metavar="TEXT", help="what the picture shows")
     add("--seed", type=at_least(0), default=0, metavar="N", help="of the random draws (0)")
     add("--record", metavar="FILE.jsonl", help="write what was measured")
+    add("--resume", action="store_true", help="add rounds to that file until there are --runs")
     add("--note", metavar="TEXT", help="a sentence about the run, in every row")
     add("--dry-run", action="store_true", help="check all arguments; say what would be run")
     add("--quiet", action="store_true", help="no progress bar")
@@ -78,7 +79,7 @@ def main(words):
         print(f"benchmarks.edit: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"benchmarks.edit: interrupted{rows.kept(arguments.record)}", file=sys.stderr)
+        print(f"benchmarks.edit: interrupted{rounds.kept(arguments.record)}", file=sys.stderr)
         return 130
 
 
@@ -125,7 +126,6 @@ def check_tolerance(arguments):
 
 def compare(arguments):
     """Check everything, then measure."""
-    rows.check(arguments.record)
     allowed = agreement.tolerances(check_tolerance(arguments))
     if arguments.source == arguments.target:
         raise InputError("--source and --target are the same: nothing would be edited.")
@@ -133,6 +133,8 @@ def compare(arguments):
     options = {name: RECIPES[name].replace(**changes) for name in RECIPE_OF.values()}
     found = check_model(arguments)
     size = check_size(arguments.size, found.configs)
+    fields = facts(arguments, size)
+    old = begun(arguments, fields)
     picture = squared(arguments.image, size)
     plans = {name: plan(o, found.configs.scheduler) for name, o in options.items()}
     versions = children.probe(arguments.python)
@@ -144,7 +146,7 @@ def compare(arguments):
             place, found, arguments.dtype, picture, arguments.source, [arguments.target], options,
             arguments.seed,
         )  # fmt: skip
-        return measure(arguments, place, facts(arguments, size), allowed)
+        return measure(arguments, place, old, fields, allowed)
 
 
 def facts(arguments, size):
@@ -156,7 +158,19 @@ def facts(arguments, size):
         "batch": 1,
         "dtype": arguments.dtype,
         "note": arguments.note,
+        "settings": {"steps": arguments.steps, "maps": arguments.maps, "seed": arguments.seed},
     }
+
+
+def begun(arguments, fields):
+    """The rows of earlier rounds, of which there are fewer than asked for."""
+    wanted = {name: value for name, value in fields.items() if name not in ("settings", "batch")}
+    old = rounds.begun(arguments.record, arguments.resume, wanted, fields["settings"])
+    if old and rounds.done(old) >= arguments.runs:
+        raise InputError(
+            f"{arguments.record} has {rounds.done(old)} rounds already: give --runs a larger number."
+        )
+    return old
 
 
 def described(arguments, found, size, plans, versions, allowed):
@@ -166,9 +180,7 @@ def described(arguments, found, size, plans, versions, allowed):
     count = {"diffusers": plans["diffusers"], **{s: plans[r] for s, r in RECIPE_OF.items()}}
     yield f"model       {found.path}, {arguments.dtype}"
     yield f"picture     {size}x{size}, latents {cells}x{cells}, seed {arguments.seed}"
-    yield (
-        f"processes   {arguments.runs} of each side in turn, {child.EDITS} edits each (cold, warm)"
-    )
+    yield f"processes   {arguments.runs} of each side in turn, {child.EDITS} edits each (cold, warm)"
     for side, costs in count.items():
         yield (
             f"  {tables.SIDES[side]:<24}{costs.evaluations} UNet rows an edit: "
@@ -182,63 +194,52 @@ def described(arguments, found, size, plans, versions, allowed):
         yield f"would write {arguments.record}"
 
 
-def measure(arguments, place, fields, allowed):
+def measure(arguments, place, old, fields, allowed):
     """Let the sides take turns; the exit code."""
     sides = {"diffusers": children.public(arguments.python, place)}
     sides |= {side: children.ours(place, recipe) for side, recipe in RECIPE_OF.items()}
-    runs, errors, bars = {side: [] for side in sides}, [], Bars(arguments.quiet)
-    with bars.open("processes", arguments.runs * len(sides)) as step:
-        for _ in range(arguments.runs):
+    left, bars, result = arguments.runs - rounds.done(old), Bars(arguments.quiet), old
+    with bars.open("processes", left * len(sides)) as step:
+        for _ in range(left):
+            runs = {}
             for side, (command, environment) in sides.items():
-                runs[side].append(children.run(tables.SIDES[side], command, environment))
+                runs[side] = children.run(tables.SIDES[side], command, environment)
                 step(side)
                 if side == "recipe diffusers":  # the public pipeline came before it
-                    errors += agreements(place, runs["recipe diffusers"][-1], runs["diffusers"][-1])
-                    wrong = agreement.broken(agreement.worst(errors), allowed)
+                    errors = agreements(place, runs[side], runs["diffusers"])
+                    wrong = agreement.broken(errors, allowed)
                     if wrong:
                         return disagree(arguments, fields, errors, allowed, wrong)
-            result = results(arguments, runs, errors, allowed, fields)
-            rows.write_part(arguments.record, result)
-    return report(arguments, result)
+            found = rows.of_agreement(errors, allowed, **fields)
+            for side, run in runs.items():
+                found += rows.of_side(side, run, **fields)
+            result = rounds.merged(result, found)
+            rounds.write_part(arguments.record, result)
+    rounds.write(arguments.record, result)
+    print(tables.of(result, "the result"))
+    return 0
 
 
 def agreements(place, ours, public):
-    """[{measure: error}] of each edit of the two processes that ran last."""
+    """{measure: error}, the larger one of both edits of the two processes that ran last."""
     found = []
     for number in range(child.EDITS):
         files = [job.place(place, name, number) for name in ("diffusers", "public")]
         arrays = [dict(np.load(file)) for file in files]
         counts = [side.edits[number]["rows"] for side in (ours, public)]
         found.append({**agreement.errors(*arrays), "UNet rows": agreement.rows(*counts)})
-    return found
-
-
-def results(arguments, runs, errors, allowed, fields):
-    """All rows."""
-    settings = {"steps": arguments.steps, "maps": arguments.maps, "seed": arguments.seed}
-    found = rows.of_agreement(agreement.worst(errors), allowed, settings=settings, **fields)
-    for side, measured in runs.items():
-        found += rows.of_side(side, measured, settings=settings, **fields)
-    return found
+    return agreement.worst(found)
 
 
 def disagree(arguments, fields, errors, allowed, wrong):
     """Write the errors without any times; exit code 1."""
-    found = rows.of_agreement(agreement.worst(errors), allowed, **fields)
-    rows.write(arguments.record, found)
+    rounds.write(arguments.record, rows.of_agreement(errors, allowed, **fields))
     print(
         f"benchmarks.edit: the two edits disagree ({'; '.join(wrong)}), so that their times do "
         "not compare.",
         file=sys.stderr,
     )
     return 1
-
-
-def report(arguments, result):
-    """Write the rows, and print their tables."""
-    rows.write(arguments.record, result)
-    print(tables.of(result, "the result"))
-    return 0
 
 
 def show(files):
