@@ -231,7 +231,7 @@ def run(arguments, model, point, picture):
             {recipe: options_of(point, recipe)},
             arguments.seed,
         )
-        return children.run("the edit", *children.ours(place, recipe))
+        return children.run("the edit", *children.ours(place, recipe, arguments.threads))
 
 
 def described(arguments, model, found):
@@ -261,7 +261,7 @@ def facts(arguments):
         "suite": "scaling",
         "dtype": arguments.dtype,
         "note": arguments.note,
-        "settings": {"seed": arguments.seed},
+        "settings": {"seed": arguments.seed, "threads": arguments.threads},
     }
 
 

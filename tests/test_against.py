@@ -62,10 +62,9 @@ def played(monkeypatch, tmp_path):
 
     def command(name):
         def of(*arguments):
-            place = str(arguments[-1] if name else arguments[0])
-            side = name or arguments[1]
-            started.append(side)
-            return [sys.executable, "-I", str(script), place, side, str(told)], {}
+            place, side = (arguments[1], name) if name else arguments[:2]
+            started.append((side, arguments[2]))
+            return [sys.executable, "-I", str(script), str(place), side, str(told)], {}
 
         return of
 

@@ -241,13 +241,15 @@ def test_a_point_is_an_edit_of_its_own(monkeypatch, tmp_path):
     def started(name, command, environment):
         place = command[-2]
         found.update(job.read(place), recipe=command[-1])
+        found["threads"] = environment["OMP_NUM_THREADS"]
         found["shape"] = job.read_draws(place)["maps"].shape
 
     found = {}
     monkeypatch.setattr(children, "run", started)
-    arguments = SimpleNamespace(recipe="smooth", dtype="fp32", source="s", seed=3)
+    arguments = SimpleNamespace(recipe="smooth", dtype="fp32", source="s", seed=3, threads=2)
     point = {"size": 40, "steps": 7, "maps": 3, "targets": 2}
     scaling.run(arguments, folder.check(MICRO), point, Image.new("RGB", (40, 40)))
     assert found["targets"] == list(scaling.TARGETS[:2]) and found["recipe"] == "smooth"
+    assert found["threads"] == "2"
     assert found["options"]["smooth"]["num_inference_steps"] == 7
     assert found["shape"] == (1, 3, 4, 5, 5)

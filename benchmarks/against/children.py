@@ -40,17 +40,25 @@ class Measured(NamedTuple):
     busy: float
 
 
-def ours(folder, recipe):
-    """(command, environment) of our process."""
+def ours(folder, recipe, threads=None):
+    """(command, environment) of our process.
+
+    Args: threads: of OpenMP; None leaves their number to the libraries.
+    """
     command = [sys.executable, "-m", f"{__package__}.ours", str(folder), recipe]
-    return command, {**os.environ, "GLOG_v": "3"}
+    return command, {**os.environ, "GLOG_v": "3", **limited(threads)}
 
 
-def public(python, folder):
+def public(python, folder, threads=None):
     """(command, environment) of the public pipeline's. Python runs isolated (-I), where the modules
     beside the script do not hide libraries of the same names."""
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
-    return [python, "-I", str(PUBLIC), str(folder)], environment
+    return [python, "-I", str(PUBLIC), str(folder)], {**environment, **limited(threads)}
+
+
+def limited(threads):
+    """The environment variable of a number of threads."""
+    return {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
 
 
 def probe(python):

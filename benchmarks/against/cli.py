@@ -63,6 +63,9 @@ def add_edit(top):
     add("--image", default=str(APPLES), metavar="FILE", help="the picture (shipped apples)")
     add("--source", default=SOURCE, metavar="TEXT", help="what the picture shows")
     add("--seed", type=at_least(0), default=0, metavar="N", help="of the random draws (0)")
+    add(
+        "--threads", type=at_least(1), metavar="N", help="of OpenMP (as many as the libraries take)"
+    )
     add("--record", metavar="FILE.jsonl", help="write what was measured")
     add("--resume", action="store_true", help="add rounds to that file until there are --runs")
     add("--note", metavar="TEXT", help="a sentence about the run, in every row")
@@ -158,7 +161,7 @@ def facts(arguments, size):
         "batch": 1,
         "dtype": arguments.dtype,
         "note": arguments.note,
-        "settings": {"steps": arguments.steps, "maps": arguments.maps, "seed": arguments.seed},
+        "settings": {n: getattr(arguments, n) for n in ("steps", "maps", "seed", "threads")},
     }
 
 
@@ -181,6 +184,7 @@ def described(arguments, found, size, plans, versions, allowed):
     yield f"model       {found.path}, {arguments.dtype}"
     yield f"picture     {size}x{size}, latents {cells}x{cells}, seed {arguments.seed}"
     yield f"processes   {arguments.runs} of each side in turn, {child.EDITS} edits each (cold, warm)"
+    yield f"threads     {threads(arguments.threads)}"
     for side, costs in count.items():
         yield (
             f"  {tables.SIDES[side]:<24}{costs.evaluations} UNet rows an edit: "
@@ -194,10 +198,16 @@ def described(arguments, found, size, plans, versions, allowed):
         yield f"would write {arguments.record}"
 
 
+def threads(number):
+    """How many threads, in words."""
+    return "as many as the libraries take" if number is None else f"{number} of OpenMP"
+
+
 def measure(arguments, place, old, fields, allowed):
     """Let the sides take turns; the exit code."""
-    sides = {"diffusers": children.public(arguments.python, place)}
-    sides |= {side: children.ours(place, recipe) for side, recipe in RECIPE_OF.items()}
+    sides = {"diffusers": children.public(arguments.python, place, arguments.threads)}
+    for side, recipe in RECIPE_OF.items():
+        sides[side] = children.ours(place, recipe, arguments.threads)
     left, bars, result = arguments.runs - rounds.done(old), Bars(arguments.quiet), old
     with bars.open("processes", left * len(sides)) as step:
         for _ in range(left):

@@ -82,6 +82,8 @@ def where(timed):
     named = ", ".join(f"{name} {value}" for name, value in versions.items())
     load = f", load average {min(busy):.1f} to {max(busy):.1f} before each process" if busy else ""
     note = f" {first['note']}" if first["note"] else ""
+    threads = first["settings"]["threads"]
+    named += "" if threads is None else f"; {threads} OpenMP threads"
     return f"{first['processor']}; {named}; {first['date']}, commit {first['commit']}{load}.{note}"
 
 
