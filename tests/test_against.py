@@ -331,21 +331,22 @@ def test_ratios(ours, theirs, unit):
 
 
 @pytest.mark.parametrize(
-    "told, said",
+    "told, sentence",
     [
         ({"off": 0.01}, "decoded latents 0.01"),
         ({"cells": 110}, "cells that differ 0.025"),
         ({"rows": {"maps": 9}}, "UNet rows"),
     ],
 )
-def test_sides_that_disagree_are_not_compared(told, said, played, tmp_path, capsys):
+def test_sides_that_disagree_are_not_compared(told, sentence, played, tmp_path, capsys):
     """Exit code 1 after the first pair; the errors are written, no time is."""
     played.tell(diffusers=told)
     file = tmp_path / "r.jsonl"
     assert run(*SHORT, "--runs", "3", "--record", str(file)) == 1
     message = capsys.readouterr().err
-    assert said in message and "disagree" in message and message.count("\n") == 1
+    assert sentence in message and "disagree" in message and message.count("\n") == 1
     assert {row["record"] for row in records.read(file)} == {"agreement"}
+    assert "sides that disagree" in said(capsys, *SHORT, "--record", str(file), "--resume")
     assert edit.main(["--table", str(file)]) == 2
     assert "disagree" in capsys.readouterr().err
 
@@ -376,6 +377,75 @@ def test_what_was_complete_is_kept(played, tmp_path, monkeypatch, capsys):
     assert edit.main(["--table", str(rounds.part(file))]) == 0
     assert "medians of 1" in capsys.readouterr().out
     assert "left of an earlier run" in said(capsys, *SHORT, "--record", str(file))
+    monkeypatch.setattr(children, "run", start)
+    played.tell(diffusers={"off": 1e-4, "scale": 3.0})
+    assert run(*SHORT, "--runs", "3", "--record", str(file), "--resume") == 0
+    found = {(r["op"], r["variant"], str(r["args"])): r for r in records.read(file)}
+    maps = found["maps", "recipe diffusers", "{'state': 'warm'}"]
+    assert maps["seconds"] == [2.0, 6.0, 6.0] and maps["wall_us"]["p50"] == 6e6
+    assert len(maps["settings"]["load average"]) == 3
+    assert found["decoded", None, "None"]["error"] == pytest.approx(1e-4), "the worst of all"
+
+
+ROW = {"soc": "CPU", "commit": "a", "settings": {"steps": 4, "load average": [1.0]}}
+ROUND = st.lists(st.tuples(st.floats(1e-3, 1e3), st.integers(0, 1 << 40)), min_size=2, max_size=2)
+
+
+def a_round(figures, error):
+    """Two timed rows and an error."""
+    timed = [
+        records.record(record="evaluation", op=str(i), seconds=[s], max_memory_allocated=m, **ROW)
+        for i, (s, m) in enumerate(figures)
+    ]
+    return [records.record(record="agreement", op="mask", error=error, **ROW), *timed]
+
+
+@given(st.lists(st.tuples(ROUND, st.floats(0, 1)), min_size=3, max_size=3))
+def test_rounds_are_merged_in_any_grouping(each):
+    one, two, three = (a_round(*figures) for figures in each)
+    left = rounds.merged(rounds.merged(one, two), three)
+    assert left == rounds.merged(one, rounds.merged(two, three))
+    assert left[0]["error"] == max(error for _, error in each)
+    for i, row in enumerate(left[1:]):
+        seconds = [figures[i][0] for figures, _ in each]
+        assert row["seconds"] == seconds and row["wall_us"]["n"] == 3
+        assert row["wall_us"]["p50"] == pytest.approx(sorted(seconds)[1] * 1e6, abs=1e-3)
+        assert row["max_memory_allocated"] == max(figures[i][1] for figures, _ in each)
+        assert row["settings"]["load average"] == [1.0] * 3
+    assert rounds.merged([], one) == one
+
+
+def test_rounds_of_other_things_are_not_merged():
+    one = a_round([(1.0, 1), (2.0, 1)], 0.0)
+    refused(lambda: rounds.merged(one, one[:-1]), "measured other things")
+    other = [{**row, "settings": {"steps": 5, "load average": [1.0]}} for row in one]
+    refused(lambda: rounds.merged(one, other), "steps 4, now it is 5")
+    more = [{**row, "evaluations": 7} for row in one]
+    refused(lambda: rounds.merged(one, more), "evaluations None, now it is 7")
+    newer = rounds.merged(one, [{**row, "commit": "b"} for row in one])
+    assert {row["commit"] for row in newer} == {"a, b"}
+
+
+def test_a_run_goes_on_as_it_began(played, tmp_path, capsys):
+    file = tmp_path / "r.jsonl"
+    words = [*SHORT, "--record", str(file)]
+    assert "--resume goes on with the file of --record" in said(capsys, "--resume")
+    assert run(*words, "--runs", "1", "--resume") == 0
+    capsys.readouterr()
+    before, started = file.read_bytes(), len(played.started)
+    assert "is there already" in said(capsys, *words)
+    words.append("--resume")
+    assert "has 1 rounds already" in said(capsys, *words, "--runs", "1")
+    assert "with steps 4, now it is 8" in said(capsys, *words, "--steps", "8")
+    assert "with size 64, now it is 72" in said(capsys, *words, "--size", "72")
+    assert "with note None, now it is x" in said(capsys, *words, "--note", "x")
+    assert "with threads None, now it is 2" in said(capsys, *words, "--threads", "2")
+    assert file.read_bytes() == before and len(played.started) == started
+    played.tell(diffusers={"off": 0.01})
+    assert run(*words) == 1
+    assert len(records.read(file)) == before.count(b"\n"), "the first round's times are kept"
+    assert "disagree" in capsys.readouterr().err and edit.main(["--table", str(file)]) == 2
+    assert "sides that disagree" in capsys.readouterr().err + said(capsys, *words)
 
 
 def test_dry_run_says_what_would_be_run(played, tmp_path, capsys):

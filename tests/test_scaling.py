@@ -194,6 +194,19 @@ def test_what_was_complete_is_kept(asked, tmp_path, monkeypatch, capsys):
     assert scaling.main(["--table", str(rounds.part(file))]) == 0
     assert run(*WORDS, "--record", str(file)) == 2
     assert "left of an earlier run" in capsys.readouterr().err
+    monkeypatch.setattr(scaling, "run", real)
+    for words, expected in (
+        (["--seed", "1"], "seed 0, now it is 1"),
+        (["--recipe", "smooth"], "variant recipe paper, now it is recipe smooth"),
+        (["--base", "size=72"], "is of other points"),
+        (["--points", "targets=1,2"], "is of other points"),
+        (["--runs", "1"], "has 1 rounds already"),
+    ):
+        assert run(*WORDS, "--runs", "2", "--record", str(file), "--resume", *words) == 2
+        assert expected in capsys.readouterr().err
+    assert run(*WORDS, "--runs", "2", "--record", str(file), "--resume") == 0
+    assert {row["wall_us"]["n"] for row in records.read(file)} == {2}
+    assert not rounds.part(file).exists()
 
 
 @pytest.mark.parametrize(

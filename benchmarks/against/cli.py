@@ -218,9 +218,9 @@ def measure(arguments, place, old, fields, allowed):
                 if side == "recipe diffusers":  # the public pipeline came before it
                     errors = agreements(place, runs[side], runs["diffusers"])
                     wrong = agreement.broken(errors, allowed)
+                    found = rows.of_agreement(errors, allowed, **fields)
                     if wrong:
-                        return disagree(arguments, fields, errors, allowed, wrong)
-            found = rows.of_agreement(errors, allowed, **fields)
+                        return disagree(arguments, result, found, wrong)
             for side, run in runs.items():
                 found += rows.of_side(side, run, **fields)
             result = rounds.merged(result, found)
@@ -241,9 +241,9 @@ def agreements(place, ours, public):
     return agreement.worst(found)
 
 
-def disagree(arguments, fields, errors, allowed, wrong):
-    """Write the errors without any times; exit code 1."""
-    rounds.write(arguments.record, rows.of_agreement(errors, allowed, **fields))
+def disagree(arguments, old, found, wrong):
+    """Write the errors, and no times of this round; exit code 1."""
+    rounds.write(arguments.record, rounds.spoiled(old, found))
     print(
         f"benchmarks.edit: the two edits disagree ({'; '.join(wrong)}), so that their times do "
         "not compare.",

@@ -38,8 +38,8 @@ def begun(file, resume, wanted, settings):
             )
         return []
     rows = records.read(there)
-    if not any(row["record"] == "evaluation" for row in rows):
-        raise InputError(f"{there} holds no times to go on with: remove it.")
+    if any(row["record"] == "agreement" and not row["error"] <= row["tolerance"] for row in rows):
+        raise InputError(f"{there} is of sides that disagree: remove it.")
     where = machine.describe()
     wanted = {**wanted, **{name: where[name] for name in machine.SAME}}
     for row in rows:
@@ -74,6 +74,17 @@ def merged(old, new):
     if set(before) != {records.key(row) for row in new}:
         raise InputError("The earlier rounds measured other things: choose another --record.")
     return [_merged(before[records.key(row)], row) for row in new]
+
+
+def spoiled(old, found):
+    """The rows of earlier rounds after one whose sides disagree: the errors of all, and the times
+    of those before, which `tables` refuses from now on.
+
+    Args: old: rows, maybe none; found: those of the agreement.
+    """
+    before = {records.key(row): row for row in old}
+    errors = [_merged(before.pop(records.key(r)), r) if before else r for r in found]
+    return [*errors, *before.values()]
 
 
 def _merged(old, new):
