@@ -7,8 +7,11 @@
     python -m benchmarks.edit --table FILE.jsonl ...
 
 The second compares whole edits, phase by phase, with the public pipeline's in an environment that
-has it (`against/cli.py`); the third prints the tables of what it wrote. Of the first: `--dtype` is one of these options. The memory is the device's, on a CPU that of the process. A row
-of --record has numbers and choices of the options, and no text, picture or path.
+has it (`against/cli.py`); the third prints the tables of what it wrote.
+
+Of the first, `--dtype` is one of the options of `diffedit edit`. The memory is the device's, on a
+CPU that of the process. A row of --record has numbers and choices of the options, and no text,
+picture or path.
 """
 
 import argparse
@@ -38,7 +41,7 @@ def settings(words):
 
 
 def main(words=None):
-    """Run `diffedit edit` with the arguments as they are, and print what it took; or a comparison."""
+    """Run `diffedit edit` with the arguments as they are and print what it took; or compare."""
     words = sys.argv[1:] if words is None else words
     if any(word.split("=")[0] == "--against" for word in words):
         return comparison.main(words)

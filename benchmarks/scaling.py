@@ -42,7 +42,7 @@ PHASES = (rows.WHOLE, rows.PROCESSOR, "maps", "inversion", "decoding", "encode",
 
 
 class Fit(NamedTuple):
-    """exponent: p of y = c x^p; error: its standard error, None for two points; count: of points."""
+    """exponent: p of y = c x^p; error: its standard error, None of two points; count: of points."""
 
     exponent: float
     error: Optional[float]
@@ -212,9 +212,7 @@ def check_rounds(arguments, old, found):
     if there != wanted:
         raise InputError(f"{arguments.record} is of other points: choose another --record.")
     if rounds.done(old) >= arguments.runs:
-        raise InputError(
-            f"{arguments.record} has {rounds.done(old)} rounds already: give --runs a larger number."
-        )
+        raise InputError(f"{arguments.record} has {rounds.done(old)} rounds already: raise --runs.")
 
 
 def run(arguments, model, point, picture):

@@ -249,7 +249,7 @@ def test_a_file_of_another_benchmark(tmp_path, capsys):
 
 
 def test_a_point_is_an_edit_of_its_own(monkeypatch, tmp_path):
-    """The process gets the point's targets, options and picture; its draws are those of the seed."""
+    """The process gets the point's targets, options and picture; the draws are the seed's."""
 
     def started(name, command, environment):
         place = command[-2]

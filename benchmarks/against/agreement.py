@@ -43,7 +43,7 @@ def rows(ours, public):
 
 
 def worst(found):
-    """The largest of each measure over several {measure: error}; not a number is larger than any."""
+    """The largest of each measure over several {measure: error}; not a number is the largest."""
     return {name: float(np.max([each[name] for each in found])) for name in found[0]}
 
 

@@ -170,9 +170,7 @@ def begun(arguments, fields):
     wanted = {name: value for name, value in fields.items() if name not in ("settings", "batch")}
     old = rounds.begun(arguments.record, arguments.resume, wanted, fields["settings"])
     if old and rounds.done(old) >= arguments.runs:
-        raise InputError(
-            f"{arguments.record} has {rounds.done(old)} rounds already: give --runs a larger number."
-        )
+        raise InputError(f"{arguments.record} has {rounds.done(old)} rounds already: raise --runs.")
     return old
 
 
@@ -183,7 +181,8 @@ def described(arguments, found, size, plans, versions, allowed):
     count = {"diffusers": plans["diffusers"], **{s: plans[r] for s, r in RECIPE_OF.items()}}
     yield f"model       {found.path}, {arguments.dtype}"
     yield f"picture     {size}x{size}, latents {cells}x{cells}, seed {arguments.seed}"
-    yield f"processes   {arguments.runs} of each side in turn, {child.EDITS} edits each (cold, warm)"
+    turns = f"{arguments.runs} of each side in turn"
+    yield f"processes   {turns}, {child.EDITS} edits each (cold, warm)"
     yield f"threads     {threads(arguments.threads)}"
     for side, costs in count.items():
         yield (

@@ -1,5 +1,5 @@
-"""The other side: the process that edits with the public pipeline, by an interpreter that has torch,
-diffusers and transformers. No part of the package.
+"""The other side: the process that edits with the public pipeline, by an interpreter that has
+torch, diffusers and transformers. No part of the package.
 
     python -I public.py FOLDER
 
@@ -136,7 +136,7 @@ def main(words):
     versions = {each.__name__: each.__version__ for each in (torch, diffusers, transformers)}
     child.serve(
         say,
-        {**versions, "threads": torch.get_num_threads()},
+        {**versions, "torch threads": torch.get_num_threads()},
         lambda: editor(loaded(given), image, given, drawn),
         lambda number, arrays: np.savez(folder / f"public-{number}.npz", **arrays),
     )

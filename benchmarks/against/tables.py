@@ -83,7 +83,7 @@ def where(timed):
     load = f", load average {min(busy):.1f} to {max(busy):.1f} before each process" if busy else ""
     note = f" {first['note']}" if first["note"] else ""
     threads = first["settings"]["threads"]
-    named += "" if threads is None else f"; {threads} OpenMP threads"
+    named += "" if threads is None else f"; OpenMP threads: {threads}"
     return f"{first['processor']}; {named}; {first['date']}, commit {first['commit']}{load}.{note}"
 
 
