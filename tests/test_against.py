@@ -1,7 +1,8 @@
 """Whole edits beside the public pipeline's: the clock of phases, what the two processes say, what
 becomes of it, and every refusal. The processes are played by a script here; the public pipeline's
-own is run where `DIFFEDIT_PUBLIC_PYTHON` names an interpreter that has it."""
+own is run where it is installed, or `DIFFEDIT_PUBLIC_PYTHON` names an interpreter that has it."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -516,11 +517,12 @@ def test_a_file_that_holds_no_comparison(text, tmp_path, capsys):
 
 # --- the public pipeline itself -------------------------------------------------------------------
 
-PYTHON = os.environ.get("DIFFEDIT_PUBLIC_PYTHON")
+HERE = all(importlib.util.find_spec(name) for name in children.NEEDED)
+PYTHON = os.environ.get("DIFFEDIT_PUBLIC_PYTHON") or (sys.executable if HERE else None)
 
 
 @pytest.mark.skipif(
-    not PYTHON, reason="DIFFEDIT_PUBLIC_PYTHON names no interpreter with torch and diffusers"
+    not PYTHON, reason="no torch and diffusers here, nor a DIFFEDIT_PUBLIC_PYTHON that has them"
 )
 def test_the_public_pipeline_agrees(capsys):
     words = ["--against", "diffusers", "--python", PYTHON, "--model", str(MICRO), *SHORT]
