@@ -2,9 +2,16 @@
 
     python -m benchmarks.edit IMAGE --source TEXT --target TEXT [any option of `diffedit edit`]
         [--record FILE.jsonl]
+    python -m benchmarks.edit --against diffusers --python PYTHON [--model DIR] [--size PX]
+        [--steps N] [--dtype fp32] [--record FILE.jsonl]; --help has the rest
+    python -m benchmarks.edit --table FILE.jsonl ...
 
-`--dtype` is one of these options. The memory is the device's, on a CPU that of the process. A row
-of --record has numbers and choices of the options, and no text, picture or path.
+The second compares whole edits, phase by phase, with the public pipeline's in an environment that
+has it (`against/cli.py`); the third prints the tables of what it wrote.
+
+Of the first, `--dtype` is one of the options of `diffedit edit`. The memory is the device's, on a
+CPU that of the process. A row of --record has numbers and choices of the options, and no text,
+picture or path.
 """
 
 import argparse
@@ -14,6 +21,7 @@ import time
 from diffedit_core import arguments as core, cli, kernels
 from diffedit_core.errors import InputError
 
+from .against import cli as comparison
 from .kernels import evaluation
 from .timing import peak_memory
 
@@ -33,7 +41,12 @@ def settings(words):
 
 
 def main(words=None):
-    """Run `diffedit edit` with the arguments as they are, and print what it took."""
+    """Run `diffedit edit` with the arguments as they are and print what it took; or compare."""
+    words = sys.argv[1:] if words is None else words
+    if any(word.split("=")[0] == "--against" for word in words):
+        return comparison.main(words)
+    if words[:1] == ["--table"]:
+        return comparison.show(words[1:])
     own = argparse.ArgumentParser(prog="benchmarks.edit", add_help=False, allow_abbrev=False)
     evaluation.add_record(own)
     given, rest = own.parse_known_args(words)

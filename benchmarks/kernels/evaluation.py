@@ -36,12 +36,13 @@ def label(model):
     return models.label(str(model)) if Path(model).is_dir() else str(model)
 
 
-def row(op, seconds, **fields):
+def row(op, seconds, where=None, **fields):
     """A row of a whole evaluation.
 
     Args:
         op: what was evaluated.
         seconds: of each run after the first.
+        where: `machine.describe()`, which is asked without.
         fields: further fields of `records.record`; "memory" in GiB.
     """
     memory = fields.pop("memory", None)
@@ -50,10 +51,12 @@ def row(op, seconds, **fields):
         op=op,
         count=1,
         wall_us=timers.statistics(seconds),
+        seconds=[round(float(each), 6) for each in seconds],
         max_memory_allocated=memory and round(memory * 2**30),
         l2="warm",
+        date=machine.today(),
         **fields,
-        **machine.describe(),
+        **(where or machine.describe()),
     )
 
 

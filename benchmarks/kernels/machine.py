@@ -1,5 +1,6 @@
 """What is measured on: device and versions. No names of hosts, users or paths."""
 
+import datetime
 import os
 import platform
 import re
@@ -68,6 +69,11 @@ def commit():
     """The state of the source, with "+" where files differ from it; None outside a repository."""
     text = output_of(["git", "describe", "--always", "--dirty=+", "--exclude=*"])
     return text and text.strip()
+
+
+def today():
+    """The date, in UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
 
 
 def prepare(jit_level, hf32):

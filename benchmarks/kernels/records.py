@@ -31,7 +31,9 @@ FIELDS = (
     *KEY,
     "count",
     *TIMES,
+    "seconds",
     "first_call_s",
+    "evaluations",
     "kernels",
     "launches",
     "transdata_us",
@@ -63,6 +65,7 @@ FIELDS = (
     "mindspore",
     "processor",
     "commit",
+    "date",
 )
 
 
@@ -75,6 +78,11 @@ def record(**fields):
     if unknown:
         raise KeyError(f"no fields of a record: {unknown}")
     return {name: fields.get(name) for name in FIELDS}
+
+
+def to_line(row):
+    """A row as a line of a file."""
+    return json.dumps(row) + "\n"
 
 
 def key(row):
@@ -150,7 +158,7 @@ class Writer:
         for number, line in enumerate(self.part.read_text(encoding="utf-8").splitlines(), 1):
             if line.endswith("}"):  # the last line may be cut off
                 self.rows.append(row_of(line, self.part, number))
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        text = "".join(map(to_line, self.rows))
         self.part.write_text(text, encoding="utf-8")
 
     def check_same(self, where, head):
@@ -174,13 +182,13 @@ class Writer:
         self.rows.append(row)
         if self.file is not None:
             with self.part.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(row) + "\n")
+                handle.write(to_line(row))
 
     def finish(self):
         """Write the file as a whole, with rows in their final form."""
         if self.file is None:
             return
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        text = "".join(map(to_line, self.rows))
         self.part.write_text(text, encoding="utf-8")
         self.part.replace(self.file)
 
