@@ -445,6 +445,18 @@ def test_no_row_is_lost_or_doubled_by_a_process_that_dies(tmp_path, kills):
     assert all(line["value"] == line["id"] * 20 for line in found)
 
 
+def test_results_that_two_machines_share_count_once(tmp_path):
+    """Files of two machines in one folder: rows of both, each once; what explains them stays."""
+    ours = [{"kind": "run", "run": "r"}, *({"kind": "row", "id": f"{i}"} for i in (1, 2, 3))]
+    theirs = [{"kind": "run", "run": "s"}, *({"kind": "row", "id": f"{i}"} for i in (3, 1, 4))]
+    for name, found in (("a", ours), ("b", theirs)):
+        text = "".join(json.dumps(line) + "\n" for line in found)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    read = rows.read(tmp_path)
+    assert [line["id"] for line in read if line["kind"] == "row"] == ["1", "2", "3", "4"]
+    assert [line["run"] for line in read if line["kind"] == "run"] == ["r", "s"]
+
+
 def test_a_unit_that_another_process_has_is_left_to_it(tmp_path):
     one = experiment(vary={"mask_threshold": (0.3, 0.5)})
     job = engine.lay_out(one, bench(), tmp_path)

@@ -62,7 +62,7 @@ FAULTS = (
         "benchmarks/ablation/rows",
         "if name is None or name not in seen:",
         "if True:",
-        "two_ranks",
+        "two_machines",
     ),
     Fault(
         "half a line stays where the disk is full",
