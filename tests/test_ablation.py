@@ -2,6 +2,7 @@
 that dies or fails loses a row. The model is a closed form."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
