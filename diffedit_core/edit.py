@@ -152,12 +152,17 @@ def decode(run, states, trail, mask, negative=None, step=None):
     Yields:
         The state at each level from K to 0.
     Source: DiffEdit, eq. 2 and section 3.2, step 3.
-    Law: with `blend_level` "same" the result equals x0 bit for bit where the mask is 0.
+    Laws: with `blend_level` "same" the result equals x0 bit for bit where the mask is 0; with a
+        `guidance_interval` of all levels it is that without one, with one of none that without
+        guidance, bit for bit.
     """
     options, levels, steps = run.options, run.levels, len(trail) - 1
     mask = mask.expand_dims(1).astype(trail[0].latents.dtype)
     above = int(options.blend_level == "noisier")
-    ask = walk.asked(run.predict, levels, states, negative, options.guidance_scale)
+    scales = schedule.limited_guidance(
+        run.config, levels, options.guidance_scale, options.guidance_interval
+    )
+    ask = walk.asked(run.predict, levels, states, negative, scales)
     denoise = walk.denoiser(ask, levels, run.config.prediction_type)
 
     def hold(state, level):

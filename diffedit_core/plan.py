@@ -6,7 +6,7 @@ import numpy as np
 
 from . import schedule
 from .errors import InputError
-from .integrators import INTEGRATORS
+from .integrators import INTEGRATORS, State
 from .options import inexact, rows
 
 
@@ -39,7 +39,8 @@ def plan(options, config, targets=1, given_mask=False):
     Law: the counts are those of a run (of an iterated inversion, at least).
     """
     steps, record = options.num_encode_steps, INTEGRATORS[options.integrator]
-    timesteps = schedule.grid(config, options.num_inference_steps)[:steps]
+    levels = schedule.levels(config, options.num_inference_steps)
+    timesteps = levels.timesteps[1 : steps + 1]
     if record.needs_signal and schedule.alphas_cumprod(config)[timesteps[-1]] <= 0:
         raise InputError(
             f"The schedule ends without signal, where only integrator {inexact()} is defined: use "
@@ -47,9 +48,10 @@ def plan(options, config, targets=1, given_mask=False):
         )
     grid = options.num_inference_steps if options.mask_on_grid else None
     mask_timestep = schedule.noise_level(config, options.mask_noise_strength, grid)[0]
-    up, down = record.evaluations(steps) if targets else (0, 0)
+    up = record.evaluations(steps)[0] if targets else 0
     a_map = (1 + targets) * rows(options.mask_guidance_scale)
-    upward, downward = rows(options.inversion_guidance_scale), rows(options.guidance_scale)
+    upward = rows(options.inversion_guidance_scale)
+    downward = rows_down(options, config, levels, record)
     count = 0 if given_mask or not targets else options.num_maps
     return Plan(
         timesteps=timesteps,
@@ -57,10 +59,30 @@ def plan(options, config, targets=1, given_mask=False):
         mask_timestep=None if given_mask else mask_timestep,
         mask_evaluations=count * a_map,
         inversion_evaluations=up * upward,
-        decode_evaluations=targets * down * downward,
+        decode_evaluations=targets * sum(downward),
         at_most=record.iterates,
-        largest_batch=max(min(options.map_batch, count) * a_map, upward, downward),
+        largest_batch=max(min(options.map_batch, count) * a_map, upward, *downward),
     )
+
+
+def rows_down(options, config, levels, record):
+    """The UNet rows of each evaluation of a decoding, in their order: an integrator asks at levels
+    of its own, found by sending a zero up and down."""
+    scales = schedule.limited_guidance(
+        config, levels, options.guidance_scale, options.guidance_interval
+    )
+    asked, state, steps = [], State(np.zeros(1)), options.num_encode_steps
+
+    def denoise(x, k):
+        asked.append(k)
+        return x, x
+
+    for i in range(steps):
+        state = record.step(denoise, state, levels, i, i + 1)
+    asked.clear()
+    for i in range(steps, 0, -1):
+        state = record.step(denoise, state, levels, i, i - 1)
+    return [rows(scales[k]) for k in asked]
 
 
 def describe(arguments, found, job, plan, kernels):

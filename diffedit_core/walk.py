@@ -8,6 +8,7 @@ model, and nothing else of it is known here. `encoder_hidden_states` are only re
 concatenated, so that a denoiser in closed form may take anything that has a batch axis.
 """
 
+import numpy as np
 from mindspore import ops
 
 from . import schedule
@@ -54,12 +55,15 @@ def asked(predict, levels, states, negative=None, guidance_scale=1.0, ahead=0):
     Args:
         levels: `schedule.Levels`.
         states, negative: text states [B,S,D], and those to guide away from.
+        guidance_scale: a number, or one for each level of `levels`; where it is 1 only the
+            conditional rows are evaluated.
         ahead: 1 asks at the timestep of the level above instead.
     """
+    scales = np.broadcast_to(guidance_scale, levels.timesteps.shape)
 
     def ask(x, k):
-        timestep = int(levels.timesteps[k + ahead])
-        return guided(predict, x, timestep, [(negative, states)], guidance_scale)[0]
+        timestep, scale = int(levels.timesteps[k + ahead]), float(scales[k + ahead])
+        return guided(predict, x, timestep, [(negative, states)], scale)[0]
 
     return ask
 

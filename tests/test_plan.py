@@ -78,6 +78,26 @@ def test_a_plan_counts_what_an_edit_evaluates(
             assert asked["inversion"] == plan.timesteps.tolist()
 
 
+@given(
+    st.integers(2, 6),
+    st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
+    st.sampled_from(tuple(RECIPES)),
+    st.sampled_from(tuple(INTEGRATORS)),
+)
+def test_a_plan_counts_a_limited_guidance(n, interval, recipe, integrator):
+    options = RECIPES[recipe].replace(
+        num_inference_steps=n,
+        num_maps=2,
+        encode_ratio=1.0,
+        mask_noise_strength=1.0,
+        guidance_interval=interval,
+        integrator=integrator,
+    )
+    plan, rows, model = counted(options, ("a", "b"))
+    agree(plan, rows)
+    assert plan.largest_batch == max(len(sentences) for _, _, sentences in model.calls)
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_a_plan_counts_every_integrator(name, recipe):
@@ -111,6 +131,14 @@ def test_plan_of_the_recipes():
     assert public.timesteps.tolist() == list(range(1, 782, 20))
     with pytest.raises(InputError, match="1001"):
         plan(PAPER.replace(num_inference_steps=1001), SD21)
+
+
+def test_plan_of_a_limited_guidance():
+    """40 steps at 1, 21, ..., 781 of 1000: between 101 and 381, both included, are 15."""
+    options = PAPER.replace(guidance_interval=(0.101, 0.381))
+    assert plan(options, SD21).decode_evaluations == 2 * 15 + 25
+    assert plan(options.replace(integrator="edict"), SD21).decode_evaluations == 2 * (2 * 15 + 25)
+    assert plan(options.replace(integrator="belm"), SD21).decode_evaluations == 2 * 15 + 24
 
 
 def test_plan_refuses_what_the_schedule_cannot_do():

@@ -111,6 +111,50 @@ def test_decode_agrees_with_the_equations(kind, background, scale):
     assert np.abs(found - wanted).max() < 1e-12
 
 
+def decoded_in(interval, scale, name="ddim", spacing="leading", background="same"):
+    """(decoded latents, the predictor) of a decoding with guidance in an interval."""
+    predict, trail = Predictor(wave_field), normal(11, 8, *SHAPE)
+    run = run_of(
+        predict,
+        7,
+        10,
+        config(timestep_spacing=spacing),
+        guidance_scale=scale,
+        guidance_interval=interval,
+        integrator=name,
+        blend_level=background,
+    )
+    mask = np.random.default_rng(12).choice((0, 0.375, 1), (2, 5, 7))
+    return back(run, trail, mask, states(1, 0.5), states(-0.5, 0.125)), predict
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("name", INTEGRATORS)
+def test_guidance_everywhere_is_that_without_an_interval_and_nowhere_none(name, spacing):
+    """Bit for bit, the rows that are asked included."""
+    for interval, scale in (((0, 1), 2.5), ((1, 1), 1.0), ((0.0005, 0.0006), 1.0)):
+        found, predict = decoded_in(interval, 2.5, name, spacing)
+        wanted, alone = decoded_in((0, 1), scale, name, spacing)
+        assert np.array_equal(found, wanted) and predict.rows == alone.rows
+
+
+@given(st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted), st.sampled_from(("ddim", "edict")))
+def test_guidance_in_an_interval_agrees_with_its_definition(interval, name):
+    """Two rows are asked exactly where the timestep's share lies between both ends, themselves
+    included."""
+    _, predict = decoded_in(interval, 2.5, name)
+    for timestep, _, rows in predict.calls:
+        inside = interval[0] <= timestep / 1000 <= interval[1]
+        assert len(rows) == (4 if inside else 2), timestep
+
+
+def test_both_ends_of_an_interval_are_in_it():
+    """The levels that are asked are 601, 501, ..., 1."""
+    _, predict = decoded_in((0.101, 0.301), 2.5)
+    assert [t for t, _, rows in predict.calls if len(rows) == 4] == [301, 201, 101]
+    assert predict.calls[-1][2].tolist() == [1, 0.5], "outside, the sentence alone is asked about"
+
+
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("n", (1, 3, 7, 50, 333))
 def test_the_model_is_asked_at_the_levels_of_the_grid(spacing, n):

@@ -71,6 +71,19 @@ def test_asked_is_at_the_timestep_of_the_level_or_of_the_one_above(ahead):
     assert predict.timesteps == [int(LEVELS.timesteps[7 + ahead])] * 2
 
 
+@pytest.mark.parametrize("ahead", (0, 1))
+def test_each_level_may_have_a_guidance_of_its_own(ahead):
+    """That of the level asked; 1 asks for the conditional rows alone."""
+    x, scales = ms.Tensor(normal(16, *SHAPE)), np.where(np.arange(51) % 2, 2.5, 1.0)
+    predict, pair = Predictor(wave_field), (states(1, 2), states(-1, -2))
+    ask = walk.asked(predict, LEVELS, *pair, scales, ahead)
+    for k in (6, 7):
+        alone = walk.asked(predict, LEVELS, *pair, float(scales[k + ahead]), ahead)
+        assert np.array_equal(ask(x, k).asnumpy(), alone(x, k).asnumpy())
+    guided, plain = (4, 2) if ahead else (2, 4)
+    assert [len(rows) for _, rows, _ in predict.calls] == [guided] * 2 + [plain] * 2
+
+
 @given(latents(dtype=st.just(np.float64)), st.integers(1, 50), prediction_types)
 def test_the_denoiser_says_what_a_noised_picture_is_made_of(x0, level, kind):
     """Told the exact prediction for x = sqrt(a) x0 + sqrt(1-a) eps, it gives x0 and eps back."""

@@ -153,4 +153,5 @@ CLAIMS = {  # of an experiment; () where the paper says nothing
     "soft": (),
     "integrators": (),
     "baselines": (),
+    "shortcuts-guidance": (),
 }

@@ -3,7 +3,11 @@
 from . import Fault
 
 TESTS = {  # what has to notice, the quickest first
-    "diffedit_core/schedule": ("tests/test_schedule.py", "tests/test_laws.py"),
+    "diffedit_core/schedule": (
+        "tests/test_schedule.py",
+        "tests/test_laws.py",
+        "tests/test_stages.py",
+    ),
     "diffedit_core/mask": ("tests/test_mask.py",),
     "diffedit_core/walk": ("tests/test_walk.py", "tests/test_stages.py"),
     "diffedit_core/edit": ("tests/test_stages.py", "tests/test_maps.py", "tests/test_edit.py"),
@@ -264,8 +268,8 @@ FAULTS = (
     Fault(
         "plan forgets the guidance",
         "diffedit_core/plan",
-        "targets * down * downward",
-        "targets * down",
+        "targets * sum(downward)",
+        "targets * len(downward)",
         "plan",
     ),
     Fault(
@@ -383,6 +387,42 @@ FAULTS = (
         "np.where(empty[:, None, None, None], image, finished)",
         "finished",
         "empty",
+    ),
+    # --- shortcuts
+    Fault(
+        "the interval leaves its upper end out",
+        "diffedit_core/schedule",
+        "(share <= high)",
+        "(share < high)",
+        "interval",
+    ),
+    Fault(
+        "the interval is of the inversion's share of the grid",
+        "diffedit_core/schedule",
+        "levels.timesteps / config.num_train_timesteps",
+        "levels.timesteps / levels.timesteps[-1]",
+        "interval",
+    ),
+    Fault(
+        "guidance 0 outside the interval",
+        "diffedit_core/schedule",
+        "(share <= high), scale, 1.0)",
+        "(share <= high), scale, 0.0)",
+        "interval",
+    ),
+    Fault(
+        "guidance of the level below",
+        "diffedit_core/walk",
+        "float(scales[k + ahead])",
+        "float(scales[k])",
+        "guidance",
+    ),
+    Fault(
+        "the plan asks at every level once",
+        "diffedit_core/plan",
+        "[rows(scales[k]) for k in asked]",
+        "[rows(scales[k]) for k in range(steps, 0, -1)]",
+        "plan",
     ),
     # --- background
     Fault(
