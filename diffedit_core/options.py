@@ -100,6 +100,13 @@ class Options:
     integrator: str = option(
         "ddim", one_of(INTEGRATORS), "trail", "integrator of inversion and decoding"
     )
+    reuse_features: int = option(
+        1,
+        whole(1),
+        "trail",
+        "compute the UNet's deep features at every so many evaluations of the inversion and of the "
+        "decoding, and reuse them in between; a shortcut",
+    )
     inversion_prompt: str = option(
         "empty", one_of(("empty", "source")), "trail", "prompt of the inversion"
     )
@@ -191,6 +198,12 @@ class Options:
             raise InputError(
                 "num_reg_steps changes the predictions of the inversion only, so that it would not "
                 f"be exact any more: leave it at 0, or use integrator {inexact()}."
+            )
+        if self.reuse_features > 1 and record.exact:
+            raise InputError(
+                "reuse_features makes a prediction depend on those before it, so that the "
+                f"inversion would not be exact any more: leave it at 1, or use integrator "
+                f"{inexact()}."
             )
         if self.num_encode_steps < record.least_steps:
             if self.num_encode_steps >= 1:

@@ -20,6 +20,7 @@ class Plan:
     mask_evaluations: int
     inversion_evaluations: int
     decode_evaluations: int
+    shallow_evaluations: int  # of the last two, those that reuse deep features
     at_most: bool  # the inversion iterates and may stop sooner
     largest_batch: int  # latents in one UNet batch, at most
 
@@ -49,6 +50,7 @@ def plan(options, config, targets=1, given_mask=False):
     grid = options.num_inference_steps if options.mask_on_grid else None
     mask_timestep = schedule.noise_level(config, options.mask_noise_strength, grid)[0]
     up = record.evaluations(steps)[0] if targets else 0
+    every = options.reuse_features
     a_map = (1 + targets) * rows(options.mask_guidance_scale)
     upward = rows(options.inversion_guidance_scale)
     downward = rows_down(options, config, levels, record)
@@ -60,9 +62,20 @@ def plan(options, config, targets=1, given_mask=False):
         mask_evaluations=count * a_map,
         inversion_evaluations=up * upward,
         decode_evaluations=targets * sum(downward),
+        shallow_evaluations=shallow([upward] * up, every) + targets * shallow(downward, every),
         at_most=record.iterates,
         largest_batch=max(min(options.map_batch, count) * a_map, upward, *downward),
     )
+
+
+def shallow(evaluations, every):
+    """Of the rows of these evaluations in their order, those whose deep features are the ones of
+    an evaluation before (`walk.reusing`)."""
+    count, before, age = 0, None, 0
+    for size in evaluations:
+        age = age + 1 if size == before and age < every - 1 else 0
+        count, before = count + size * (age > 0), size
+    return count
 
 
 def rows_down(options, config, levels, record):
@@ -118,6 +131,9 @@ def describe(arguments, found, job, plan, kernels):
             f"{most}{plan.inversion_evaluations} for the inversion, {plan.decode_evaluations} for "
             f"the decoding of {len(set(arguments.target))} target(s)"
         )
+        if plan.shallow_evaluations:
+            shallow = plan.shallow_evaluations
+            yield f"reused features   by {shallow} of these, which are of the outermost level only"
     else:
         yield f"UNet evaluations  {plan.mask_evaluations} for the mask"
     weights, activations = estimate_memory(
@@ -126,6 +142,7 @@ def describe(arguments, found, job, plan, kernels):
         plan.largest_batch,
         arguments.dtype,
         kernels or default_kernels(),
+        unets=3 if plan.shallow_evaluations else 1,
     )
     yield (
         f"memory            about {(weights + activations) / 2**30:.1f} GiB: "

@@ -385,6 +385,7 @@ def test_the_way_is_chosen_on_the_command_line(work, capsys):
     for words in (
         ("--integrator", "edict"),
         ("--integrator", "fixed_point"),
+        ("--reuse-features", 2),
         ("--num-reg-steps", 1, "--lambda-auto-corr", 5.0, "--lambda-kl", 2.0),
     ):
         edit(*words, "--save-trace", "trace", "--recipe", "paper")

@@ -83,8 +83,9 @@ def test_a_plan_counts_what_an_edit_evaluates(
     st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
     st.sampled_from(tuple(RECIPES)),
     st.sampled_from(tuple(INTEGRATORS)),
+    st.integers(1, 4),
 )
-def test_a_plan_counts_a_limited_guidance(n, interval, recipe, integrator):
+def test_a_plan_counts_a_limited_guidance_and_reused_features(n, interval, recipe, integrator, m):
     options = RECIPES[recipe].replace(
         num_inference_steps=n,
         num_maps=2,
@@ -92,9 +93,14 @@ def test_a_plan_counts_a_limited_guidance(n, interval, recipe, integrator):
         mask_noise_strength=1.0,
         guidance_interval=interval,
         integrator=integrator,
+        reuse_features=1 if INTEGRATORS[integrator].exact else m,
     )
     plan, rows, model = counted(options, ("a", "b"))
     agree(plan, rows)
+    asked = [len(sentences) for phase, _, sentences in model.calls if phase != "mask"]
+    assert len(model.reused) == (len(asked) if options.reuse_features > 1 else 0)
+    shallow = sum(count for count, reused in zip(asked, model.reused) if reused)
+    assert plan.shallow_evaluations == shallow
     assert plan.largest_batch == max(len(sentences) for _, _, sentences in model.calls)
 
 
@@ -139,6 +145,16 @@ def test_plan_of_a_limited_guidance():
     assert plan(options, SD21).decode_evaluations == 2 * 15 + 25
     assert plan(options.replace(integrator="edict"), SD21).decode_evaluations == 2 * (2 * 15 + 25)
     assert plan(options.replace(integrator="belm"), SD21).decode_evaluations == 2 * 15 + 24
+
+
+def test_plan_of_reused_features():
+    """Of 40 evaluations every third is whole, the first and the last: 14, with 26 between them; a
+    change of guidance, after 20 and 35 of the decoding, begins anew."""
+    options = PAPER.replace(reuse_features=3)
+    assert plan(options, SD21).shallow_evaluations == 26 + 2 * 26
+    assert plan(options, SD21).evaluations == plan(PAPER, SD21).evaluations
+    limited = options.replace(guidance_interval=(0.101, 0.381))
+    assert plan(limited, SD21).shallow_evaluations == 26 + (20 - 7) + 2 * (15 - 5) + (5 - 2)
 
 
 def test_plan_refuses_what_the_schedule_cannot_do():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from diffedit_core import edit as stages
 from diffedit_core import notices, schedule, walk
+from diffedit_core.errors import InputError
 from diffedit_core.integrators import INTEGRATORS, State
 from diffedit_core.parts import blend
 
@@ -153,6 +154,24 @@ def test_both_ends_of_an_interval_are_in_it():
     _, predict = decoded_in((0.101, 0.301), 2.5)
     assert [t for t, _, rows in predict.calls if len(rows) == 4] == [301, 201, 101]
     assert predict.calls[-1][2].tolist() == [1, 0.5], "outside, the sentence alone is asked about"
+
+
+@pytest.mark.parametrize("scale", (1.0, 2.5))
+@pytest.mark.parametrize("every", (1, 2, 3, 9))
+def test_inversion_and_decoding_reuse_deep_features_of_their_own(every, scale):
+    """Each begins with a whole evaluation; then every `every`-th is one."""
+    predict, x0 = Predictor(wave_field), normal(13, *SHAPE)
+    run = run_of(predict, 7, reuse_features=every, guidance_scale=scale)
+    trail = there(run, x0, states(0, 0))
+    back(run, trail, ones(x0), states(1, 0.5), states(-0.5, 0.125))
+    walk_of_7 = [k % every > 0 for k in range(7)]
+    assert predict.reused == ([] if every == 1 else 2 * walk_of_7) and len(predict.calls) == 14
+
+
+def test_a_model_without_deep_features_is_told_so():
+    run = run_of(Predictor(wave_field), 7, reuse_features=2)._replace(evaluate=None)
+    with pytest.raises(InputError, match="reuse_features is 2, but this model gives no deep"):
+        there(run, normal(13, *SHAPE), states(0, 0))
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)

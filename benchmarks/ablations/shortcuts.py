@@ -20,3 +20,11 @@ GUIDANCE = Experiment(
     measures=PRICE,
     scenes=36,
 )
+
+FEATURES = Experiment(
+    name="shortcuts-features",
+    question="How long do the UNet's deep features last?",
+    vary={"reuse_features": (1, 2, 3, 5)},
+    measures=PRICE,
+    scenes=36,
+)

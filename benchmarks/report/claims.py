@@ -154,4 +154,5 @@ CLAIMS = {  # of an experiment; () where the paper says nothing
     "integrators": (),
     "baselines": (),
     "shortcuts-guidance": (),
+    "shortcuts-features": (),
 }

@@ -424,6 +424,41 @@ FAULTS = (
         "[rows(scales[k]) for k in range(steps, 0, -1)]",
         "plan",
     ),
+    Fault(
+        "features one evaluation too old",
+        "diffedit_core/walk",
+        "features.age < every - 1",
+        "features.age < every",
+        "features",
+    ),
+    Fault(
+        "features do not age",
+        "diffedit_core/walk",
+        "Features(deep, features.age + 1)",
+        "Features(deep, 0)",
+        "features",
+    ),
+    Fault(
+        "features are left behind",
+        "diffedit_core/walk",
+        "state, levels, i, j)._replace(features=features)",
+        "state, levels, i, j)",
+        "features",
+    ),
+    Fault(
+        "the decoding begins with the inversion's features",
+        "diffedit_core/edit",
+        "trail[-1]._replace(features=None)",
+        "trail[-1]",
+        "features",
+    ),
+    Fault(
+        "the plan reuses features of another guidance",
+        "diffedit_core/plan",
+        "if size == before and age < every - 1",
+        "if before and age < every - 1",
+        "plan",
+    ),
     # --- background
     Fault(
         "restored without its loss",
