@@ -148,13 +148,13 @@ def test_plan_of_a_limited_guidance():
 
 
 def test_plan_of_reused_features():
-    """Of 40 evaluations every third is whole, the first and the last: 14, with 26 between them; a
-    change of guidance, after 20 and 35 of the decoding, begins anew."""
-    options = PAPER.replace(reuse_features=3)
-    assert plan(options, SD21).shallow_evaluations == 26 + 2 * 26
+    """Of 40 evaluations every fourth is whole: 10, with 30 between them. A change of guidance,
+    after 20 and 35 of the decoding, begins anew: the last five have two whole ones, not one."""
+    options = PAPER.replace(reuse_features=4)
+    assert plan(options, SD21).shallow_evaluations == 30 + 2 * 30
     assert plan(options, SD21).evaluations == plan(PAPER, SD21).evaluations
     limited = options.replace(guidance_interval=(0.101, 0.381))
-    assert plan(limited, SD21).shallow_evaluations == 26 + (20 - 7) + 2 * (15 - 5) + (5 - 2)
+    assert plan(limited, SD21).shallow_evaluations == 30 + (20 - 5) + 2 * (15 - 4) + (5 - 2)
 
 
 def test_plan_refuses_what_the_schedule_cannot_do():
