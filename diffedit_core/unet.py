@@ -76,8 +76,8 @@ def apply_keeping(params, latents, timesteps, encoder_hidden_states, config, ker
     The deep features are the result of all levels but the outermost, of whose blocks the first
     feeds them and the last takes them, with the skips of the first.
     """
-    time, x, skips = enter(params, latents, timesteps, encoder_hidden_states, config, kernels)
-    deep = inner(params, x, skips, time, encoder_hidden_states, config, kernels)
+    time, skips = enter(params, latents, timesteps, encoder_hidden_states, config, kernels)
+    deep = inner(params, skips, time, encoder_hidden_states, config, kernels)
     return leave(params, deep, skips, time, encoder_hidden_states, config, kernels), deep
 
 
@@ -88,12 +88,12 @@ def apply_reusing(params, latents, timesteps, encoder_hidden_states, deep, confi
     Source: Ma et al. 2024 (DeepCache, arXiv 2312.00858), section 3.
     Law: with the deep features of the same latents, timesteps and text it is `apply`, bit for bit.
     """
-    time, _, skips = enter(params, latents, timesteps, encoder_hidden_states, config, kernels)
+    time, skips = enter(params, latents, timesteps, encoder_hidden_states, config, kernels)
     return leave(params, deep, skips, time, encoder_hidden_states, config, kernels)
 
 
 def enter(params, latents, timesteps, text, config, kernels):
-    """(time embedding, x, skips) after the outermost level of the way down."""
+    """(time embedding, skips) of the outermost level of the way down."""
     time = L.time_embedding(
         params["time_embedding"],
         timesteps,
@@ -104,14 +104,13 @@ def enter(params, latents, timesteps, text, config, kernels):
         kernels,
     )
     x = K.conv2d(params["conv_in"], latents, kernels, padding=same(config.conv_in_kernel))
-    x, skips = down(params, x, (x,), time, text, (0,), config, kernels)
-    return time, x, skips
+    return time, down(params, x, (x,), time, text, (0,), config, kernels)[1]
 
 
-def inner(params, x, skips, time, text, config, kernels):
+def inner(params, skips, time, text, config, kernels):
     """The deep features: all levels but the outermost, down and up again."""
     levels = len(config.block_out_channels)
-    x, skips = down(params, x, skips, time, text, range(1, levels), config, kernels)
+    x, skips = down(params, skips[-1], skips, time, text, range(1, levels), config, kernels)
     x = middle(params, x, time, text, config, kernels)
     return up(params, x, skips, time, text, range(levels - 1), config, kernels)[0]
 
@@ -119,7 +118,7 @@ def inner(params, x, skips, time, text, config, kernels):
 def leave(params, x, skips, time, text, config, kernels):
     """The prediction: the outermost level of the way up."""
     last = len(config.block_out_channels) - 1
-    x, _ = up(params, x, skips, time, text, (last,), config, kernels)
+    x = up(params, x, skips, time, text, (last,), config, kernels)[0]
     x = L.norm_silu(params["conv_norm_out"], x, config.norm_num_groups, config.norm_eps, kernels)
     return K.conv2d(params["conv_out"], x, kernels, padding=same(config.conv_out_kernel))
 
