@@ -48,6 +48,9 @@ def words(arguments, leave_out=()):
         if isinstance(value, bool):
             found.append(action.option_strings[0 if value else -1])
             continue
+        if isinstance(action.nargs, int):
+            found += [action.option_strings[0], *map(str, value)]
+            continue
         for each in value if isinstance(value, list) else [value]:
             place = action.metavar in PLACES
             text = bare(each, action.dest == "model") if place else str(each)
@@ -116,7 +119,7 @@ def add_options(command, stages):
         if not found or declared.batch:
             continue
         kind, default = declared.check.kind, getattr(Options, name)
-        shown = {"default": NONE, "help": f"{declared.help} (paper: {str(default).lower()})"}
+        shown = {"default": NONE, "help": f"{declared.help} (paper: {in_words(default)})"}
         if kind is bool:
             shown["action"] = argparse.BooleanOptionalAction
         elif declared.check.choices is not None:
@@ -125,9 +128,17 @@ def add_options(command, stages):
                 rows = declared.check.choices.items()
                 rows = [f"{key}: {getattr(row, 'summary', row)}" for key, row in rows]
                 shown["help"] += "; " + "; ".join(rows)
+        elif declared.check.parts:
+            parts = declared.check.parts
+            shown |= {"type": kind, "nargs": len(parts), "metavar": parts}
         else:
             shown |= {"type": kind, "metavar": METAVARS[kind]}
         groups[found[0]].add_argument(f"--{flag(name)}", dest=name, **shown)
+
+
+def in_words(value):
+    """A value as one types it."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
 
 
 def add_common(command):

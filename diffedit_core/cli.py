@@ -235,6 +235,7 @@ def check_effect(arguments, options):
         refuse("inversion_timestep", "with an integrator whose equations name the timesteps")
     if options.guidance_scale == 1:
         refuse("guided_mask", "without guidance")
+        refuse("guidance_interval", "without guidance")
     if arguments.command == "mask" and options.posterior_per_map:
         refuse("sample_posterior", "with --posterior-per-map, which draws the mask's own")
     if options.mask_guidance_scale == 1:

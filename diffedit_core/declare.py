@@ -7,12 +7,16 @@ from typing import Any, Callable, NamedTuple
 
 
 class Check(NamedTuple):
-    """What a value has to be: a test, the words for it, and its type on the command line."""
+    """What a value has to be: a test, the words for it, and its type on the command line.
+
+    parts: the names of its numbers, where it is a tuple of several.
+    """
 
     holds: Callable
     wanted: Callable
     kind: type
     choices: Any = None
+    parts: tuple = ()
 
 
 def whole(least):
@@ -31,6 +35,18 @@ def number(wanted="a finite number", within=lambda value: True):
         return isinstance(value, numbers.Real) and math.isfinite(value) and within(value)
 
     return Check(holds, lambda: wanted, float)
+
+
+def interval():
+    """(low, high): two numbers from 0 to 1, the first not above the second."""
+
+    def holds(value):
+        if not isinstance(value, tuple) or len(value) != 2:
+            return False
+        return all(map(QUANTILE.holds, value)) and value[0] <= value[1]
+
+    wanted = "two numbers from 0 to 1, the first not above the second"
+    return Check(holds, lambda: wanted, float, parts=("LOW", "HIGH"))
 
 
 def one_of(choices):

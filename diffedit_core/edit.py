@@ -123,17 +123,21 @@ def trail(run, latents, states, negative, noise=None, rolls=None, key=()):
     record = INTEGRATORS[options.integrator]
     ahead = int(options.inversion_timestep == "destination" and not record.exact)
     scale = options.inversion_guidance_scale
-    ask = walk.asked(run.predict, levels, states, negative, scale, ahead)
-    if options.num_reg_steps:
-        ask = regularise.regularised(ask, levels, kind, options, rolls, ahead)
+
+    def denoise_of(predict):
+        ask = walk.asked(predict, levels, states, negative, scale, ahead)
+        if options.num_reg_steps:
+            ask = regularise.regularised(ask, levels, kind, options, rolls, ahead)
+        return walk.denoiser(ask, levels, kind)
+
+    advance, denoise = run.walked(run.parts.step, denoise_of)
     without = () if options.num_reg_steps else ("encode_ratio", "round_steps")
 
     def step(denoise, state, levels, i, j):
         key_of_level = run.key("trail", j, run.parts.step, *key, without=without)
-        stepped = functools.partial(run.parts.step, denoise, state, levels, i, j)
+        stepped = functools.partial(advance, denoise, state, levels, i, j)
         return run.keep("trail", key_of_level, stepped)
 
-    denoise = walk.denoiser(ask, levels, kind)
     steps = options.num_encode_steps
     return run.parts.trail(step, denoise, levels, latents, steps, noise)
 
@@ -152,18 +156,27 @@ def decode(run, states, trail, mask, negative=None, step=None):
     Yields:
         The state at each level from K to 0.
     Source: DiffEdit, eq. 2 and section 3.2, step 3.
-    Law: with `blend_level` "same" the result equals x0 bit for bit where the mask is 0.
+    Laws: with `blend_level` "same" the result equals x0 bit for bit where the mask is 0; with a
+        `guidance_interval` of all levels it is that without one, with one of none that without
+        guidance, bit for bit.
     """
     options, levels, steps = run.options, run.levels, len(trail) - 1
     mask = mask.expand_dims(1).astype(trail[0].latents.dtype)
     above = int(options.blend_level == "noisier")
-    ask = walk.asked(run.predict, levels, states, negative, options.guidance_scale)
-    denoise = walk.denoiser(ask, levels, run.config.prediction_type)
+    scales = schedule.limited_guidance(
+        run.config, levels, options.guidance_scale, options.guidance_interval
+    )
+
+    def denoise_of(predict):
+        ask = walk.asked(predict, levels, states, negative, scales)
+        return walk.denoiser(ask, levels, run.config.prediction_type)
 
     def hold(state, level):
         return run.parts.blend(state, trail[level + above], mask)
 
-    return walk.down(step or run.parts.step, denoise, levels, trail[-1], steps, hold)
+    step, denoise = run.walked(step or run.parts.step, denoise_of)
+    start = trail[-1]._replace(features=None)  # the inversion's are of another sentence
+    return walk.down(step, denoise, levels, start, steps, hold)
 
 
 # --- the whole edit -------------------------------------------------------------------------------
@@ -202,8 +215,7 @@ def edit(
     Source: DiffEdit, section 3.2.
     """
     prompts = Prompts.of(source, targets, negative, mask_negative, inversion_negative)
-    config, parts = model.configs.scheduler, parts or Parts.of(options)
-    run = Run(model.predict, config, options, parts, keep, watch)
+    run = Run.of(model, options, parts or Parts.of(options), keep, watch)
     text = text_states(model, image.shape[0])
     latents, starts = encode(model, image, run, draws, tiling)
 

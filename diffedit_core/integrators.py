@@ -41,12 +41,14 @@ class State(NamedTuple):
     history: (level, x0 [B,C,h,w]) of the step before, or None; only ever used to continue in the
         same direction.
     note: `Note` of the step that led here, or None.
+    features: `walk.Features` that the next step may reuse, or None; no integrator's own.
     """
 
     latents: Any
     coupled: Optional[Any] = None
     history: Optional[tuple] = None
     note: Optional[Note] = None
+    features: Optional[Any] = None
 
 
 def ddim(denoise, state, levels, i, j, sigma=0.0):

@@ -154,15 +154,39 @@ class Model:
         The batch runs in parts where the device gains nothing from a large one: less memory, and
         fewer graphs.
         """
+        parts = self._in_parts("unet", timestep, latents, encoder_hidden_states)
+        return ms.ops.concat(parts).astype(ms.float32)
+
+    def evaluate(self, latents, timestep, encoder_hidden_states, deep=None):
+        """(the prediction of `predict`, deep features [B,C',h,w] of the model's own dtype).
+
+        With deep features of an earlier evaluation of latents of the same shape these are taken and
+        given back, and only the UNet's outermost level is computed (`unet.apply_reusing`).
+        """
+        keeps = deep is None
+        name = "unet that keeps" if keeps else "unet that reuses"
+        if name not in self.graphs:
+            function = unet.apply_keeping if keeps else unet.apply_reusing
+            params, config = self.graphs["unet"].params, self.configs.unet
+            self.graphs[name] = Graph(function, params, config, self.kernels)
+        given = (
+            (latents, encoder_hidden_states) if keeps else (latents, encoder_hidden_states, deep)
+        )
+        parts = self._in_parts(name, timestep, *given)
+        predicted, deep = map(ms.ops.concat, zip(*parts)) if keeps else (ms.ops.concat(parts), deep)
+        return predicted.astype(ms.float32), deep
+
+    def _in_parts(self, name, timestep, *inputs):
+        """What a graph of the UNet gives for the parts of a batch [B,...] that run at once, the
+        latents first."""
         timesteps = ms.Tensor(np.array([timestep], np.int32))
-        latents, states = self._cast(latents), self._cast(encoder_hidden_states)
+        latents, *others = map(self._cast, inputs)
         cells = latents.shape[2] * latents.shape[3]
         rows = rows_at_once(latents.shape[0], cells, self.cells_at_once)
-        parts = [
-            self._run("unet", latents[i : i + rows], timesteps, states[i : i + rows])
+        return [
+            self._run(name, latents[i : i + rows], timesteps, *(x[i : i + rows] for x in others))
             for i in range(0, latents.shape[0], rows)
         ]
-        return ms.ops.concat(parts).astype(ms.float32)
 
     def encode_image(self, image, tiling=None):
         """Picture [B,3,H,W] in [-1,1] -> (mean, log_variance) of its unscaled latents, [B,4,h,w]
@@ -209,12 +233,13 @@ class Model:
         return self._run("vae_decoder", self._cast(ms.Tensor(latents))).astype(ms.float32).asnumpy()
 
 
-def estimate_memory(configs, latent_size, rows, dtype, kernels):
+def estimate_memory(configs, latent_size, rows, dtype, kernels, unets=1):
     """(weights, activations) in bytes of a run whose largest UNet batch has `rows` latents of size
     (h, w): an estimate.
 
     A compiled graph keeps its memory, so that the VAE's comes on top, and the inversion's batch of
-    one where the kernels run large batches whole.
+    one where the kernels run large batches whole. `unets` are the graphs of the UNet: three with
+    deep features that are reused, each counted as if it were whole.
     """
     width = {"fp32": 4, "fp16": 2, "bf16": 2}[dtype]
     weights = width * sum(P.count(configs.specs(c)) for c in COMPONENTS)
@@ -223,7 +248,7 @@ def estimate_memory(configs, latent_size, rows, dtype, kernels):
     layer = 4 * sum(batches) * cells * configs.unet.block_out_channels[0]
     scores = score_bytes(configs, cells, max(batches), dtype, kernels)
     pixels = 4 * cells * configs.vae.factor**2 * configs.vae.block_out_channels[0]
-    return weights, ACTIVATION_LAYERS * layer + VAE_LAYERS * pixels + scores + BASE_BYTES
+    return weights, unets * ACTIVATION_LAYERS * layer + VAE_LAYERS * pixels + scores + BASE_BYTES
 
 
 def score_bytes(configs, cells, rows, dtype, kernels):

@@ -10,8 +10,8 @@ import numbers
 from dataclasses import dataclass
 
 from .background import KINDS
-from .declare import AT_LEAST_0, BELOW_1, POSITIVE, QUANTILE, SHARE, flag, number, one_of, option
-from .declare import whole
+from .declare import AT_LEAST_0, BELOW_1, POSITIVE, QUANTILE, SHARE, flag, interval, number, one_of
+from .declare import option, whole
 from .errors import InputError
 from .integrators import INTEGRATORS
 
@@ -100,6 +100,13 @@ class Options:
     integrator: str = option(
         "ddim", one_of(INTEGRATORS), "trail", "integrator of inversion and decoding"
     )
+    reuse_features: int = option(
+        1,
+        whole(1),
+        "trail",
+        "compute the UNet's deep features at every so many evaluations of the inversion and of the "
+        "decoding, and reuse them in between; a shortcut",
+    )
     inversion_prompt: str = option(
         "empty", one_of(("empty", "source")), "trail", "prompt of the inversion"
     )
@@ -141,6 +148,13 @@ class Options:
         "classifier-free guidance of the decoding, and of a guided mask; 1 is none",
         also={"maps": "guided_mask"},
     )
+    guidance_interval: tuple = option(
+        (0.0, 1.0),
+        interval(),
+        "decode",
+        "guide the decoding only at timesteps between these shares of the training's; a shortcut: "
+        "outside, half the evaluations",
+    )
     blend_level: str = option(
         "same",
         one_of(("same", "noisier")),
@@ -162,9 +176,13 @@ class Options:
     def __post_init__(self):
         for name, declared in DECLARED.items():
             value = getattr(self, name)
+            if declared.check.parts and isinstance(value, list):  # of a command line, of JSON
+                value = tuple(value)
+                object.__setattr__(self, name, value)
             if not declared.check.holds(value):
-                number_wanted = declared.check.kind is float and not isinstance(value, numbers.Real)
-                wanted = "a number" if number_wanted else declared.check.wanted()
+                number_wanted = declared.check.kind is float and not declared.check.parts
+                no_number = number_wanted and not isinstance(value, numbers.Real)
+                wanted = "a number" if no_number else declared.check.wanted()
                 raise InputError(f"{name} is {value!r}: it has to be {wanted}.")
         self._check_together()
 
@@ -180,6 +198,12 @@ class Options:
             raise InputError(
                 "num_reg_steps changes the predictions of the inversion only, so that it would not "
                 f"be exact any more: leave it at 0, or use integrator {inexact()}."
+            )
+        if self.reuse_features > 1 and record.exact:
+            raise InputError(
+                "reuse_features makes a prediction depend on those before it, so that the "
+                f"inversion would not be exact any more: leave it at 1, or use integrator "
+                f"{inexact()}."
             )
         if self.num_encode_steps < record.least_steps:
             if self.num_encode_steps >= 1:

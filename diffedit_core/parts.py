@@ -11,6 +11,7 @@ from mindspore import ops
 
 from . import mask as masks
 from . import schedule, walk
+from .errors import InputError
 from .integrators import INTEGRATORS, State
 from .options import DECLARED, Options, looked_at
 
@@ -114,6 +115,7 @@ class Run(NamedTuple):
         equal key. A key holds the options, sentences and functions that the value depends on; a
         cache is of one model, one batch of pictures, their draws and one tiling.
     watch: called as watch(phase, total, iterable), gives the same items: a progress bar.
+    evaluate: the model with its deep features, as in `walk.reusing`; needed for `reuse_features`.
     """
 
     predict: Callable
@@ -122,6 +124,29 @@ class Run(NamedTuple):
     parts: Parts
     keep: Callable = compute
     watch: Callable = unwatched
+    evaluate: Callable = None
+
+    @classmethod
+    def of(cls, model, options, parts, keep=compute, watch=unwatched):
+        """The run of a `model.Model`, or of what stands for one."""
+        evaluate = getattr(model, "evaluate", None)
+        return cls(model.predict, model.configs.scheduler, options, parts, keep, watch, evaluate)
+
+    def walked(self, step, denoise_of):
+        """(step, denoise) for the loops of walk.py, of a function predict -> denoise: with
+        `reuse_features` above 1 the step function of `walk.reusing`.
+
+        Raises:
+            InputError: the model has no deep features to give.
+        """
+        every = self.options.reuse_features
+        if every == 1:
+            return step, denoise_of(self.predict)
+        if self.evaluate is None:
+            raise InputError(
+                f"reuse_features is {every}, but this model gives no deep features: leave it at 1."
+            )
+        return walk.reusing(step, self.evaluate, every), denoise_of
 
     @property
     def levels(self):

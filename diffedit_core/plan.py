@@ -6,7 +6,7 @@ import numpy as np
 
 from . import schedule
 from .errors import InputError
-from .integrators import INTEGRATORS
+from .integrators import INTEGRATORS, State
 from .options import inexact, rows
 
 
@@ -20,6 +20,7 @@ class Plan:
     mask_evaluations: int
     inversion_evaluations: int
     decode_evaluations: int
+    shallow_evaluations: int  # of the last two, those that reuse deep features
     at_most: bool  # the inversion iterates and may stop sooner
     largest_batch: int  # latents in one UNet batch, at most
 
@@ -39,7 +40,8 @@ def plan(options, config, targets=1, given_mask=False):
     Law: the counts are those of a run (of an iterated inversion, at least).
     """
     steps, record = options.num_encode_steps, INTEGRATORS[options.integrator]
-    timesteps = schedule.grid(config, options.num_inference_steps)[:steps]
+    levels = schedule.levels(config, options.num_inference_steps)
+    timesteps = levels.timesteps[1 : steps + 1]
     if record.needs_signal and schedule.alphas_cumprod(config)[timesteps[-1]] <= 0:
         raise InputError(
             f"The schedule ends without signal, where only integrator {inexact()} is defined: use "
@@ -47,9 +49,11 @@ def plan(options, config, targets=1, given_mask=False):
         )
     grid = options.num_inference_steps if options.mask_on_grid else None
     mask_timestep = schedule.noise_level(config, options.mask_noise_strength, grid)[0]
-    up, down = record.evaluations(steps) if targets else (0, 0)
+    up = record.evaluations(steps)[0] if targets else 0
+    every = options.reuse_features
     a_map = (1 + targets) * rows(options.mask_guidance_scale)
-    upward, downward = rows(options.inversion_guidance_scale), rows(options.guidance_scale)
+    upward = rows(options.inversion_guidance_scale)
+    downward = rows_down(options, config, levels, record)
     count = 0 if given_mask or not targets else options.num_maps
     return Plan(
         timesteps=timesteps,
@@ -57,10 +61,41 @@ def plan(options, config, targets=1, given_mask=False):
         mask_timestep=None if given_mask else mask_timestep,
         mask_evaluations=count * a_map,
         inversion_evaluations=up * upward,
-        decode_evaluations=targets * down * downward,
+        decode_evaluations=targets * sum(downward),
+        shallow_evaluations=shallow([upward] * up, every) + targets * shallow(downward, every),
         at_most=record.iterates,
-        largest_batch=max(min(options.map_batch, count) * a_map, upward, downward),
+        largest_batch=max(min(options.map_batch, count) * a_map, upward, *downward),
     )
+
+
+def shallow(evaluations, every):
+    """Of the rows of these evaluations in their order, those whose deep features are the ones of
+    an evaluation before (`walk.reusing`)."""
+    count, before, age = 0, None, 0
+    for size in evaluations:
+        age = age + 1 if size == before and age < every - 1 else 0
+        count, before = count + size * (age > 0), size
+    return count
+
+
+def rows_down(options, config, levels, record):
+    """The UNet rows of each evaluation of a decoding, in their order: an integrator asks at levels
+    of its own, found by sending a zero up and down."""
+    scales = schedule.limited_guidance(
+        config, levels, options.guidance_scale, options.guidance_interval
+    )
+    asked, state, steps = [], State(np.zeros(1)), options.num_encode_steps
+
+    def denoise(x, k):
+        asked.append(k)
+        return x, x
+
+    for i in range(steps):
+        state = record.step(denoise, state, levels, i, i + 1)
+    asked.clear()
+    for i in range(steps, 0, -1):
+        state = record.step(denoise, state, levels, i, i - 1)
+    return [rows(scales[k]) for k in asked]
 
 
 def describe(arguments, found, job, plan, kernels):
@@ -96,6 +131,9 @@ def describe(arguments, found, job, plan, kernels):
             f"{most}{plan.inversion_evaluations} for the inversion, {plan.decode_evaluations} for "
             f"the decoding of {len(set(arguments.target))} target(s)"
         )
+        if plan.shallow_evaluations:
+            shallow = plan.shallow_evaluations
+            yield f"reused features   by {shallow} of these, which are of the outermost level only"
     else:
         yield f"UNet evaluations  {plan.mask_evaluations} for the mask"
     weights, activations = estimate_memory(
@@ -104,6 +142,7 @@ def describe(arguments, found, job, plan, kernels):
         plan.largest_batch,
         arguments.dtype,
         kernels or default_kernels(),
+        unets=3 if plan.shallow_evaluations else 1,
     )
     yield (
         f"memory            about {(weights + activations) / 2**30:.1f} GiB: "

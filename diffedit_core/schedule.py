@@ -134,6 +134,19 @@ def noise_level(config, strength, num_inference_steps=None):
     return timestep, float(alphas_cumprod(config)[timestep])
 
 
+def limited_guidance(config, levels, scale, interval):
+    """The guidance scale at each level, float64 [N+1]: `scale` where low <= t / T <= high, else 1,
+    which is none.
+
+    The noise level of a step is the training timestep t at which the model is asked, as a share of
+    all T. (0, 1) holds every level, (1, 1) none.
+
+    Source: Kynkäänniemi et al. 2024 (arXiv 2404.07724), whose interval is one of sigma.
+    """
+    share, (low, high) = levels.timesteps / config.num_train_timesteps, interval
+    return np.where((low <= share) & (share <= high), scale, 1.0)
+
+
 def scalar(value, like):
     """A float64 coefficient in the dtype of `like`, a tensor or a numpy array; so all functions
     here take either.

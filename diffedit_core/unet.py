@@ -67,6 +67,33 @@ def apply(params, latents, timesteps, encoder_hidden_states, config, kernels):
     Source: Rombach et al. 2022 (arXiv 2112.10752), section 3; Ho et al. 2020 (arXiv 2006.11239),
         appendix B.
     """
+    return apply_keeping(params, latents, timesteps, encoder_hidden_states, config, kernels)[0]
+
+
+def apply_keeping(params, latents, timesteps, encoder_hidden_states, config, kernels):
+    """(what `apply` gives, the deep features [B,C',h,w] that the outermost level sees last).
+
+    The deep features are the result of all levels but the outermost, of whose blocks the first
+    feeds them and the last takes them, with the skips of the first.
+    """
+    time, skips = enter(params, latents, timesteps, encoder_hidden_states, config, kernels)
+    deep = inner(params, skips, time, encoder_hidden_states, config, kernels)
+    return leave(params, deep, skips, time, encoder_hidden_states, config, kernels), deep
+
+
+def apply_reusing(params, latents, timesteps, encoder_hidden_states, deep, config, kernels):
+    """What `apply` would give if its deep features were these, of `apply_keeping` with latents of
+    the same shape: the outermost level alone.
+
+    Source: Ma et al. 2024 (DeepCache, arXiv 2312.00858), section 3.
+    Law: with the deep features of the same latents, timesteps and text it is `apply`, bit for bit.
+    """
+    time, skips = enter(params, latents, timesteps, encoder_hidden_states, config, kernels)
+    return leave(params, deep, skips, time, encoder_hidden_states, config, kernels)
+
+
+def enter(params, latents, timesteps, text, config, kernels):
+    """(time embedding, skips) of the outermost level of the way down."""
     time = L.time_embedding(
         params["time_embedding"],
         timesteps,
@@ -77,28 +104,39 @@ def apply(params, latents, timesteps, encoder_hidden_states, config, kernels):
         kernels,
     )
     x = K.conv2d(params["conv_in"], latents, kernels, padding=same(config.conv_in_kernel))
-    x, skips = down(params, x, time, encoder_hidden_states, config, kernels)
-    x = middle(params, x, time, encoder_hidden_states, config, kernels)
-    x = up(params, x, skips, time, encoder_hidden_states, config, kernels)
+    return time, down(params, x, (x,), time, text, (0,), config, kernels)[1]
+
+
+def inner(params, skips, time, text, config, kernels):
+    """The deep features: all levels but the outermost, down and up again."""
+    levels = len(config.block_out_channels)
+    x, skips = down(params, skips[-1], skips, time, text, range(1, levels), config, kernels)
+    x = middle(params, x, time, text, config, kernels)
+    return up(params, x, skips, time, text, range(levels - 1), config, kernels)[0]
+
+
+def leave(params, x, skips, time, text, config, kernels):
+    """The prediction: the outermost level of the way up."""
+    last = len(config.block_out_channels) - 1
+    x = up(params, x, skips, time, text, (last,), config, kernels)[0]
     x = L.norm_silu(params["conv_norm_out"], x, config.norm_num_groups, config.norm_eps, kernels)
     return K.conv2d(params["conv_out"], x, kernels, padding=same(config.conv_out_kernel))
 
 
-def down(params, x, time, text, config, kernels):
-    """The levels from the outermost inwards: (x, skips), where skips are x and each layer's
-    result."""
-    groups, eps, levels = config.norm_num_groups, config.norm_eps, len(config.block_out_channels)
-    skips = (x,)
-    for i in range(levels):
+def down(params, x, skips, time, text, levels, config, kernels):
+    """Some levels, from the outside inwards: (x, skips), each result of a layer appended."""
+    groups, eps = config.norm_num_groups, config.norm_eps
+    for i in levels:
         block, kind = "down_blocks." + str(i), config.down_block_types[i]
         heads, depth = config.heads[i], config.depths[i]
+        if i > 0:
+            sampler = "down_blocks." + str(i - 1) + ".downsamplers.0.conv"
+            padding = halving(config.downsample_padding)
+            x = K.conv2d(params[sampler], x, kernels, stride=2, padding=padding)
+            skips = skips + (x,)
         for j in range(config.layers[i]):
             x = L.resnet(params[block + ".resnets." + str(j)], x, time, groups, eps, kernels)
             x = attend(params, block, j, kind, x, text, heads, depth, config, kernels)
-            skips = skips + (x,)
-        if i < levels - 1:
-            sampler, padding = block + ".downsamplers.0.conv", halving(config.downsample_padding)
-            x = K.conv2d(params[sampler], x, kernels, stride=2, padding=padding)
             skips = skips + (x,)
     return x, skips
 
@@ -112,24 +150,24 @@ def middle(params, x, time, text, config, kernels):
     return L.resnet(params["mid_block.resnets.1"], x, time, groups, eps, kernels, scale)
 
 
-def up(params, x, skips, time, text, config, kernels):
-    """The levels from the innermost outwards; each resnet also sees the latest skip that is
-    left."""
-    groups, eps, levels = config.norm_num_groups, config.norm_eps, len(config.block_out_channels)
-    for i in range(levels):
+def up(params, x, skips, time, text, levels, config, kernels):
+    """Some levels, from the inside outwards: (x, the skips that are left); each resnet also sees
+    the latest skip that is left."""
+    groups, eps, count = config.norm_num_groups, config.norm_eps, len(config.block_out_channels)
+    for i in levels:
         block, kind = "up_blocks." + str(i), config.up_block_types[i]
         heads, depth = config.up_heads[i], config.up_depths[i]
-        for j in range(config.layers[levels - 1 - i] + 1):
+        for j in range(config.layers[count - 1 - i] + 1):
             skip, skips = skips[-1], skips[:-1]
             x = ops.concat((x, skip), 1)
             x = L.resnet(params[block + ".resnets." + str(j)], x, time, groups, eps, kernels)
             x = attend(params, block, j, kind, x, text, heads, depth, config, kernels)
-        if i < levels - 1:
+        if i < count - 1:
             height, width = skips[-1].shape[2:]
             x = K.upsample(x, kernels)
             x = x[:, :, :height, :width]  # an odd size lost half a cell on its way down
             x = K.conv2d(params[block + ".upsamplers.0.conv"], x, kernels)
-    return x
+    return x, skips
 
 
 def attend(params, block, j, kind, x, text, heads, depth, config, kernels):

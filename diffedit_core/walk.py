@@ -8,6 +8,9 @@ model, and nothing else of it is known here. `encoder_hidden_states` are only re
 concatenated, so that a denoiser in closed form may take anything that has a batch axis.
 """
 
+from typing import Any, NamedTuple
+
+import numpy as np
 from mindspore import ops
 
 from . import schedule
@@ -54,12 +57,15 @@ def asked(predict, levels, states, negative=None, guidance_scale=1.0, ahead=0):
     Args:
         levels: `schedule.Levels`.
         states, negative: text states [B,S,D], and those to guide away from.
+        guidance_scale: a number, or one for each level of `levels`; where it is 1 only the
+            conditional rows are evaluated.
         ahead: 1 asks at the timestep of the level above instead.
     """
+    scales = np.broadcast_to(guidance_scale, levels.timesteps.shape)
 
     def ask(x, k):
-        timestep = int(levels.timesteps[k + ahead])
-        return guided(predict, x, timestep, [(negative, states)], guidance_scale)[0]
+        timestep, scale = int(levels.timesteps[k + ahead]), float(scales[k + ahead])
+        return guided(predict, x, timestep, [(negative, states)], scale)[0]
 
     return ask
 
@@ -71,6 +77,53 @@ def denoiser(ask, levels, prediction_type="epsilon"):
         return schedule.denoised(ask(x, k), x, levels.alphas[k], prediction_type)
 
     return denoise
+
+
+class Features(NamedTuple):
+    """A UNet's deep features, carried from evaluation to evaluation.
+
+    deep: [R,C,h,w] for the R rows of the batch that they were computed for.
+    age: how many evaluations have reused them.
+    """
+
+    deep: Any
+    age: int = 0
+
+
+def reusing(step, evaluate, every):
+    """A step function whose model computes its deep features in every `every`-th evaluation of a
+    walk and takes them from the evaluation before in between.
+
+    All are computed where the state has none, as at the beginning, and where the number of rows is
+    another than before. Pure: the features come in the state and go on in the result's.
+
+    Args:
+        step: as in integrators.py; its evaluations follow each other.
+        evaluate: `model.Model.evaluate`, (x, timestep, states, deep or None) -> (prediction, deep).
+        every: N.
+    Returns:
+        A step function whose `denoise` is a function of `predict` that gives one.
+    Source: Ma et al. 2024 (DeepCache, arXiv 2312.00858), section 3, with a uniform N.
+    Law: with N = 1 it is `step` with denoise(predict), bit for bit.
+    """
+
+    def stepped(denoise, state, levels, i, j):
+        features = state.features
+
+        def predict(x, timestep, states):
+            nonlocal features
+            known = features is not None and features.deep.shape[0] == x.shape[0]
+            if known and features.age < every - 1:
+                predicted, deep = evaluate(x, timestep, states, features.deep)
+                features = Features(deep, features.age + 1)
+            else:
+                predicted, deep = evaluate(x, timestep, states)
+                features = Features(deep)
+            return predicted
+
+        return step(denoise(predict), state, levels, i, j)._replace(features=features)
+
+    return stepped
 
 
 def up(step, denoise, levels, state, steps):

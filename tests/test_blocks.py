@@ -100,6 +100,33 @@ def test_unet(case):
         assert_close(run(unet.apply, case, sample, timesteps, states), arrays[expected])
 
 
+def without_the_inner_levels(params):
+    """The leaves of the outermost level, which an evaluation with given deep features looks at."""
+    last = max(int(key.split(".")[1]) for key in params if key.startswith("up_blocks"))
+    inner = [f"up_blocks.{i}." for i in range(last)]
+    inner += [f"down_blocks.{i}." for i in range(1, last + 1)]
+    inner += ["mid_block.", "down_blocks.0.downsamplers"]
+    return {key: leaf for key, leaf in params.items() if not key.startswith(tuple(inner))}
+
+
+@pytest.mark.parametrize("case", UNET)
+def test_unet_with_its_own_deep_features_is_the_unet(case):
+    """Bit for bit, from the outermost level's leaves alone; with others it is another."""
+    params, config, arrays = load(case)
+    ms.set_context(mode=ms.GRAPH_MODE)  # single operations are quicker in it, too
+    x, text = (ms.Tensor(arrays[n].astype(np.float32)) for n in ("sample", "encoder_hidden_states"))
+    asked = (x, ms.Tensor(np.array([481], np.int32)), text)
+    wanted = unet.apply(params, *asked, config, "reference").asnumpy()
+    kept, deep = unet.apply_keeping(params, *asked, config, "reference")
+    few = without_the_inner_levels(params)
+    assert np.array_equal(kept.asnumpy(), wanted) and len(few) < len(params)
+    assert deep.shape[0] == x.shape[0] and deep.shape[2:] == x.shape[2:]
+    reused = unet.apply_reusing(few, *asked, deep, config, "reference").asnumpy()
+    assert np.array_equal(reused, wanted)
+    other = unet.apply_reusing(few, *asked, deep * 1.5, config, "reference").asnumpy()
+    assert other.shape == wanted.shape and np.abs(other - wanted).max() > 1e-3
+
+
 @pytest.mark.parametrize("case", ["unet_heads", "unet_nonlinear_flags"])
 def test_unet_reference_kernels(case):
     arrays = load(case)[2]

@@ -385,6 +385,7 @@ def test_the_way_is_chosen_on_the_command_line(work, capsys):
     for words in (
         ("--integrator", "edict"),
         ("--integrator", "fixed_point"),
+        ("--reuse-features", 2),
         ("--num-reg-steps", 1, "--lambda-auto-corr", 5.0, "--lambda-kl", 2.0),
     ):
         edit(*words, "--save-trace", "trace", "--recipe", "paper")
@@ -567,6 +568,7 @@ BAD_WORDS = {
         "rounds to no noise",
     ),
     "guidance": (nothing, "--guidance-scale inf", "guidance_scale is inf"),
+    "interval": (nothing, "--guidance-interval 0.5 0.25", "guidance_interval is (0.5, 0.25)"),
     "threshold": (nothing, "--mask-threshold 1", "mask_threshold is 1.0"),
     "steps 0": (nothing, "--steps 0", "num_inference_steps is 0"),
     "more steps than the training": (nothing, "--steps 2000", "2000"),
@@ -652,6 +654,8 @@ def words_for(name):
     value = getattr(RECIPES["diffusers"], name)
     if isinstance(value, bool):
         return [f"--{flag(name)}" if value else f"--no-{flag(name)}"]
+    if isinstance(value, tuple):
+        return [f"--{flag(name)}", *map(str, value)]
     return [f"--{flag(name)}", str(value)]
 
 
@@ -702,6 +706,7 @@ def test_an_option_that_no_stage_looks_at_is_refused(unloadable, capsys, name):
         ("mask", "--mask-negative plums", "--mask-negative"),
         ("mask", "--recipe diffusers --mask-negative a --guidance-scale 1", "--mask-negative"),
         ("edit", "--guided-mask --guidance-scale 1", "--guided-mask"),
+        ("edit", "--guidance-interval 0 0.5 --guidance-scale 1", "--guidance-interval"),
         ("edit", "--integrator edict --inversion-timestep current", "--inversion-timestep"),
         ("mask", "--recipe diffusers --no-sample-posterior", "--sample-posterior"),
     ],

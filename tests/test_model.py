@@ -115,6 +115,26 @@ def test_results_are_those_of_the_pure_functions():
     )
 
 
+def test_an_evaluation_gives_deep_features_and_takes_them():
+    """With those of the same latents it is the prediction, bit for bit; each row has its own, and
+    they go on as they came."""
+    model, (x, y) = micro(), (normal(seed, 3, 4, 8, 6) for seed in (0, 1))
+    states = model.encode_prompts(TEXTS)
+    wanted = model.predict(x, 481, states).asnumpy()
+    predicted, deep = model.evaluate(x, 481, states)
+    assert deep.shape[0] == 3 and deep.shape[2:] == (8, 6) and predicted.dtype == ms.float32
+    again, same = model.evaluate(x, 481, states, deep)
+    assert same is deep
+    for found in (predicted, again):
+        assert np.array_equal(found.asnumpy(), wanted)
+    later = model.evaluate(y, 461, states, deep)[0].asnumpy()
+    for i in range(3):
+        row = slice(i, i + 1)
+        alone = model.evaluate(y[row], 461, states[row], deep[row])[0].asnumpy()
+        assert np.array_equal(later[row], alone)
+    assert np.abs(later - model.predict(y, 461, states).asnumpy()).max() > 1e-4
+
+
 def test_each_text_is_encoded_by_itself():
     model = micro()
     together = model.encode_prompts(TEXTS).asnumpy()

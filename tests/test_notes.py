@@ -81,6 +81,8 @@ def test_every_integrator_has_a_row():
 
 
 def shown(value):
+    if isinstance(value, tuple):
+        return " ".join(map(shown, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

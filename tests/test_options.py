@@ -32,6 +32,7 @@ BAD = {  # values that no option of the kind takes, and those of an option by it
 }
 BAD_BY_NAME = {
     **dict.fromkeys(("num_inference_steps", "num_maps", "map_batch", "num_auto_corr_rolls"), (0,)),
+    "reuse_features": (0,),
     **dict.fromkeys(("encode_ratio", "mask_noise_strength"), (0, -0.1, 1.01)),
     "mask_clamp_ratio": (0, -1),
     "mask_threshold": (-0.1, 1, 1.5),
@@ -39,6 +40,7 @@ BAD_BY_NAME = {
     "mask_clamp_quantile": (-0.1, 1.01),
     "lambda_auto_corr": (-1.0,),
     "lambda_kl": (-1.0,),
+    "guidance_interval": (0.5, (0.5,), (0.6, 0.4), (-0.1, 1), (0, 1.1), (0, math.nan), (0, 0.5, 1)),
     "integrator": ("inversion", "euler"),
     "inversion_prompt": ("target",),
     "inversion_timestep": ("next",),
@@ -84,10 +86,23 @@ def test_options_that_contradict_each_other_are_refused():
                 Options(num_reg_steps=1, integrator=name)
         else:
             Options(num_reg_steps=1, integrator=name)
+    for name, record in INTEGRATORS.items():
+        Options(reuse_features=1, integrator=name)
+        if record.exact:
+            with pytest.raises(InputError, match=f"reuse_features.*use integrator {inexact()}"):
+                Options(reuse_features=2, integrator=name)
+        else:
+            Options(reuse_features=2, integrator=name)
     with pytest.raises(InputError, match="belm.*invert at least 2 steps"):
         Options(integrator="belm", num_inference_steps=5, encode_ratio=0.2)
     with pytest.raises(InputError, match="encode_ratio 0.1 of 9 steps rounds to no step"):
         Options(num_inference_steps=9, encode_ratio=0.1, round_steps="down")
+
+
+def test_a_list_of_two_numbers_is_an_interval():
+    """As the command line and JSON have it; the options stay what a key can be made of."""
+    found = Options(guidance_interval=[0.25, 0.5])
+    assert found == Options(guidance_interval=(0.25, 0.5)) and hash(found)
 
 
 def test_replace_changes_what_is_given_and_leaves_none():

@@ -78,6 +78,32 @@ def test_a_plan_counts_what_an_edit_evaluates(
             assert asked["inversion"] == plan.timesteps.tolist()
 
 
+@given(
+    st.integers(2, 6),
+    st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
+    st.sampled_from(tuple(RECIPES)),
+    st.sampled_from(tuple(INTEGRATORS)),
+    st.integers(1, 4),
+)
+def test_a_plan_counts_a_limited_guidance_and_reused_features(n, interval, recipe, integrator, m):
+    options = RECIPES[recipe].replace(
+        num_inference_steps=n,
+        num_maps=2,
+        encode_ratio=1.0,
+        mask_noise_strength=1.0,
+        guidance_interval=interval,
+        integrator=integrator,
+        reuse_features=1 if INTEGRATORS[integrator].exact else m,
+    )
+    plan, rows, model = counted(options, ("a", "b"))
+    agree(plan, rows)
+    asked = [len(sentences) for phase, _, sentences in model.calls if phase != "mask"]
+    assert len(model.reused) == (len(asked) if options.reuse_features > 1 else 0)
+    shallow = sum(count for count, reused in zip(asked, model.reused) if reused)
+    assert plan.shallow_evaluations == shallow
+    assert plan.largest_batch == max(len(sentences) for _, _, sentences in model.calls)
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_a_plan_counts_every_integrator(name, recipe):
@@ -111,6 +137,24 @@ def test_plan_of_the_recipes():
     assert public.timesteps.tolist() == list(range(1, 782, 20))
     with pytest.raises(InputError, match="1001"):
         plan(PAPER.replace(num_inference_steps=1001), SD21)
+
+
+def test_plan_of_a_limited_guidance():
+    """40 steps at 1, 21, ..., 781 of 1000: between 101 and 381, both included, are 15."""
+    options = PAPER.replace(guidance_interval=(0.101, 0.381))
+    assert plan(options, SD21).decode_evaluations == 2 * 15 + 25
+    assert plan(options.replace(integrator="edict"), SD21).decode_evaluations == 2 * (2 * 15 + 25)
+    assert plan(options.replace(integrator="belm"), SD21).decode_evaluations == 2 * 15 + 24
+
+
+def test_plan_of_reused_features():
+    """Of 40 evaluations every fourth is whole: 10, with 30 between them. A change of guidance,
+    after 20 and 35 of the decoding, begins anew: the last five have two whole ones, not one."""
+    options = PAPER.replace(reuse_features=4)
+    assert plan(options, SD21).shallow_evaluations == 30 + 2 * 30
+    assert plan(options, SD21).evaluations == plan(PAPER, SD21).evaluations
+    limited = options.replace(guidance_interval=(0.101, 0.381))
+    assert plan(limited, SD21).shallow_evaluations == 30 + (20 - 5) + 2 * (15 - 4) + (5 - 2)
 
 
 def test_plan_refuses_what_the_schedule_cannot_do():

@@ -148,6 +148,7 @@ def test_the_words_of_a_command_are_that_command(sentence, recipe, data):
     flags = ("--tiling", "--guided-mask", "--no-guided-mask", "--seed=3", "--steps=7")
     flags += ("--report-full", "--strict", "--mask-clamp-quantile=0")
     line += data.draw(st.lists(st.sampled_from(flags)))
+    line += data.draw(st.sampled_from(((), ("--guidance-interval", "0.25", "0.5"))))
     arguments = parser().parse_args(line)
     found = words(arguments)
     assert found[0] == "diffedit" and vars(parser().parse_args(found[1:])) == vars(arguments)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from diffedit_core import edit as stages
 from diffedit_core import notices, schedule, walk
+from diffedit_core.errors import InputError
 from diffedit_core.integrators import INTEGRATORS, State
 from diffedit_core.parts import blend
 
@@ -109,6 +110,68 @@ def test_decode_agrees_with_the_equations(kind, background, scale):
         background,
     )
     assert np.abs(found - wanted).max() < 1e-12
+
+
+def decoded_in(interval, scale, name="ddim", spacing="leading", background="same"):
+    """(decoded latents, the predictor) of a decoding with guidance in an interval."""
+    predict, trail = Predictor(wave_field), normal(11, 8, *SHAPE)
+    run = run_of(
+        predict,
+        7,
+        10,
+        config(timestep_spacing=spacing),
+        guidance_scale=scale,
+        guidance_interval=interval,
+        integrator=name,
+        blend_level=background,
+    )
+    mask = np.random.default_rng(12).choice((0, 0.375, 1), (2, 5, 7))
+    return back(run, trail, mask, states(1, 0.5), states(-0.5, 0.125)), predict
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("name", INTEGRATORS)
+def test_guidance_everywhere_is_that_without_an_interval_and_nowhere_none(name, spacing):
+    """Bit for bit, the rows that are asked included."""
+    for interval, scale in (((0, 1), 2.5), ((1, 1), 1.0), ((0.0005, 0.0006), 1.0)):
+        found, predict = decoded_in(interval, 2.5, name, spacing)
+        wanted, alone = decoded_in((0, 1), scale, name, spacing)
+        assert np.array_equal(found, wanted) and predict.rows == alone.rows
+
+
+@given(st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted), st.sampled_from(("ddim", "edict")))
+def test_guidance_in_an_interval_agrees_with_its_definition(interval, name):
+    """Two rows are asked exactly where the timestep's share lies between both ends, themselves
+    included."""
+    _, predict = decoded_in(interval, 2.5, name)
+    for timestep, _, rows in predict.calls:
+        inside = interval[0] <= timestep / 1000 <= interval[1]
+        assert len(rows) == (4 if inside else 2), timestep
+
+
+def test_both_ends_of_an_interval_are_in_it():
+    """The levels that are asked are 601, 501, ..., 1."""
+    _, predict = decoded_in((0.101, 0.301), 2.5)
+    assert [t for t, _, rows in predict.calls if len(rows) == 4] == [301, 201, 101]
+    assert predict.calls[-1][2].tolist() == [1, 0.5], "outside, the sentence alone is asked about"
+
+
+@pytest.mark.parametrize("scale", (1.0, 2.5))
+@pytest.mark.parametrize("every", (1, 2, 3, 9))
+def test_inversion_and_decoding_reuse_deep_features_of_their_own(every, scale):
+    """Each begins with a whole evaluation; then every `every`-th is one."""
+    predict, x0 = Predictor(wave_field), normal(13, *SHAPE)
+    run = run_of(predict, 7, reuse_features=every, guidance_scale=scale)
+    trail = there(run, x0, states(0, 0))
+    back(run, trail, ones(x0), states(1, 0.5), states(-0.5, 0.125))
+    walk_of_7 = [k % every > 0 for k in range(7)]
+    assert predict.reused == ([] if every == 1 else 2 * walk_of_7) and len(predict.calls) == 14
+
+
+def test_a_model_without_deep_features_is_told_so():
+    run = run_of(Predictor(wave_field), 7, reuse_features=2)._replace(evaluate=None)
+    with pytest.raises(InputError, match="reuse_features is 2, but this model gives no deep"):
+        there(run, normal(13, *SHAPE), states(0, 0))
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)

@@ -71,6 +71,19 @@ def test_asked_is_at_the_timestep_of_the_level_or_of_the_one_above(ahead):
     assert predict.timesteps == [int(LEVELS.timesteps[7 + ahead])] * 2
 
 
+@pytest.mark.parametrize("ahead", (0, 1))
+def test_each_level_may_have_a_guidance_of_its_own(ahead):
+    """That of the level asked; 1 asks for the conditional rows alone."""
+    x, scales = ms.Tensor(normal(16, *SHAPE)), np.where(np.arange(51) % 2, 2.5, 1.0)
+    predict, pair = Predictor(wave_field), (states(1, 2), states(-1, -2))
+    ask = walk.asked(predict, LEVELS, *pair, scales, ahead)
+    for k in (6, 7):
+        alone = walk.asked(predict, LEVELS, *pair, float(scales[k + ahead]), ahead)
+        assert np.array_equal(ask(x, k).asnumpy(), alone(x, k).asnumpy())
+    guided, plain = (4, 2) if ahead else (2, 4)
+    assert [len(rows) for _, rows, _ in predict.calls] == [guided] * 2 + [plain] * 2
+
+
 @given(latents(dtype=st.just(np.float64)), st.integers(1, 50), prediction_types)
 def test_the_denoiser_says_what_a_noised_picture_is_made_of(x0, level, kind):
     """Told the exact prediction for x = sqrt(a) x0 + sqrt(1-a) eps, it gives x0 and eps back."""
@@ -239,3 +252,59 @@ def test_text_field_ignores_x_so_that_down_undoes_up():
     *_, top = walk.up(integrators.ddim, denoise, LEVELS, State(ms.Tensor(x0)), 20)
     *_, end = walk.down(integrators.ddim, denoise, LEVELS, top, 20)
     assert np.abs(end.latents.asnumpy() - x0).max() < 1e-12
+
+
+# --- features that are reused ---------------------------------------------------------------------
+
+
+def asked_with(scales):
+    """A function predict -> denoise, guided by a scale for each level."""
+
+    def denoise_of(predict):
+        ask = walk.asked(predict, LEVELS, states(1, 2), states(-1, -2), scales)
+        return walk.denoiser(ask, LEVELS)
+
+    return denoise_of
+
+
+@pytest.mark.parametrize("step", (integrators.ddim, integrators.dpmpp_2m))
+@pytest.mark.parametrize("direction", (walk.up, walk.down))
+def test_features_that_are_always_fresh_change_nothing(step, direction):
+    predict, start = Predictor(wave_field), State(ms.Tensor(normal(18, *SHAPE)))
+    reusing, denoise_of = walk.reusing(step, predict.evaluate, 1), asked_with(2.5)
+    found = latents_of(direction(reusing, denoise_of, LEVELS, start, 6))
+    wanted = latents_of(direction(step, denoise_of(Predictor(wave_field)), LEVELS, start, 6))
+    assert np.array_equal(found, wanted) and predict.reused == [False] * 6
+
+
+@given(st.integers(1, 4), st.integers(1, 7), st.integers(0, 6))
+def test_a_walk_with_reused_features_agrees_with_its_definition(every, steps, first):
+    """The deep half is that of the latest evaluation whose number is a multiple of `every`; a walk
+    that is left and gone on with from a state of its middle is the same walk."""
+    x, deep, wanted = normal(19, *SHAPE), None, []
+    text = np.reshape((1, 2), (2, 1, 1, 1))
+    for i in range(steps):
+        half = 0.5 * wave_field(x, int(LEVELS.timesteps[i]), text)
+        deep = half if i % every == 0 else deep
+        x = schedule.ddim_step(x, half + deep, LEVELS.alphas[i], LEVELS.alphas[i + 1])
+        wanted.append(x)
+    predict, start = Predictor(wave_field), State(ms.Tensor(normal(19, *SHAPE)))
+    step, denoise_of = walk.reusing(integrators.ddim, predict.evaluate, every), asked_with(1.0)
+    path = list(walk.up(step, denoise_of, LEVELS, start, steps))
+    assert np.abs(latents_of(path[1:]) - np.stack(wanted)).max() < 1e-12
+    assert predict.reused == [i % every > 0 for i in range(steps)]
+    first = min(first, steps)
+    state = path[first]
+    for i in range(first, steps):
+        state = step(denoise_of, state, LEVELS, i, i + 1)
+    assert np.array_equal(state.latents.asnumpy(), path[-1].latents.asnumpy())
+
+
+def test_another_number_of_rows_takes_a_whole_evaluation():
+    """Guidance begins at the third level: what was computed for the sentence alone does not serve
+    the pair."""
+    predict, scales = Predictor(wave_field), np.where(np.arange(51) < 2, 1.0, 2.5)
+    step = walk.reusing(integrators.ddim, predict.evaluate, 5)
+    start = State(ms.Tensor(normal(20, *SHAPE)))
+    list(walk.up(step, asked_with(scales), LEVELS, start, 5))
+    assert predict.reused == [False, True, False, True, True]

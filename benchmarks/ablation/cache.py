@@ -22,10 +22,11 @@ from safetensors.numpy import save
 from diffedit_core.files import written
 from diffedit_core.fixed_points import Note
 from diffedit_core.integrators import State
+from diffedit_core.walk import Features
 
 from .identity import digest
 
-TUPLES = {"State": State, "Note": Note}
+TUPLES = {"State": State, "Note": Note, "Features": Features}
 ON_DISK = ("maps", "trail", "decode")  # stages that cost evaluations
 UNKEPT = ("picture",)  # large, and cheap to make of what is kept
 MEMORY, DISK = 1 << 30, 4 << 30  # bytes

@@ -87,3 +87,7 @@ class Counted:
     def predict(self, latents, timestep, states):
         self.evaluations += latents.shape[0]
         return self.model.predict(latents, timestep, states)
+
+    def evaluate(self, latents, *inputs):
+        self.evaluations += latents.shape[0]
+        return self.model.evaluate(latents, *inputs)

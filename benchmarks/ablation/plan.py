@@ -187,5 +187,8 @@ class _Nothing:
         self.evaluations += latents.shape[0]
         return self._noise(latents.shape)
 
+    def evaluate(self, latents, timestep, states, deep=None):
+        return self.predict(latents, timestep, states), self._noise((latents.shape[0], 1, 1, 1))
+
     def decode_latents(self, latents, tiling=None):
         raise AssertionError("a plan decodes no picture")

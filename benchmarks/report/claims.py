@@ -153,4 +153,6 @@ CLAIMS = {  # of an experiment; () where the paper says nothing
     "soft": (),
     "integrators": (),
     "baselines": (),
+    "shortcuts-guidance": (),
+    "shortcuts-features": (),
 }

@@ -3,7 +3,11 @@
 from . import Fault
 
 TESTS = {  # what has to notice, the quickest first
-    "diffedit_core/schedule": ("tests/test_schedule.py", "tests/test_laws.py"),
+    "diffedit_core/schedule": (
+        "tests/test_schedule.py",
+        "tests/test_laws.py",
+        "tests/test_stages.py",
+    ),
     "diffedit_core/mask": ("tests/test_mask.py",),
     "diffedit_core/walk": ("tests/test_walk.py", "tests/test_stages.py"),
     "diffedit_core/edit": ("tests/test_stages.py", "tests/test_maps.py", "tests/test_edit.py"),
@@ -264,8 +268,8 @@ FAULTS = (
     Fault(
         "plan forgets the guidance",
         "diffedit_core/plan",
-        "targets * down * downward",
-        "targets * down",
+        "targets * sum(downward)",
+        "targets * len(downward)",
         "plan",
     ),
     Fault(
@@ -383,6 +387,77 @@ FAULTS = (
         "np.where(empty[:, None, None, None], image, finished)",
         "finished",
         "empty",
+    ),
+    # --- shortcuts
+    Fault(
+        "the interval leaves its upper end out",
+        "diffedit_core/schedule",
+        "(share <= high)",
+        "(share < high)",
+        "interval",
+    ),
+    Fault(
+        "the interval is of the inversion's share of the grid",
+        "diffedit_core/schedule",
+        "levels.timesteps / config.num_train_timesteps",
+        "levels.timesteps / levels.timesteps[-1]",
+        "interval",
+    ),
+    Fault(
+        "guidance 0 outside the interval",
+        "diffedit_core/schedule",
+        "(share <= high), scale, 1.0)",
+        "(share <= high), scale, 0.0)",
+        "interval",
+    ),
+    Fault(
+        "guidance of the level below",
+        "diffedit_core/walk",
+        "float(scales[k + ahead])",
+        "float(scales[k])",
+        "guidance",
+    ),
+    Fault(
+        "the plan asks at every level once",
+        "diffedit_core/plan",
+        "[rows(scales[k]) for k in asked]",
+        "[rows(scales[k]) for k in range(steps, 0, -1)]",
+        "plan",
+    ),
+    Fault(
+        "features one evaluation too old",
+        "diffedit_core/walk",
+        "features.age < every - 1",
+        "features.age < every",
+        "features",
+    ),
+    Fault(
+        "features do not age",
+        "diffedit_core/walk",
+        "Features(deep, features.age + 1)",
+        "Features(deep, 0)",
+        "features",
+    ),
+    Fault(
+        "features are left behind",
+        "diffedit_core/walk",
+        "state, levels, i, j)._replace(features=features)",
+        "state, levels, i, j)",
+        "features",
+    ),
+    Fault(
+        "the decoding begins with the inversion's features",
+        "diffedit_core/edit",
+        "trail[-1]._replace(features=None)",
+        "trail[-1]",
+        "features",
+    ),
+    Fault(
+        "the plan reuses features of another guidance",
+        "diffedit_core/plan",
+        "if size == before and age < every - 1",
+        "if before and age < every - 1",
+        "plan",
     ),
     # --- background
     Fault(

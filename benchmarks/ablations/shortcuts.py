@@ -1,0 +1,30 @@
+"""Shortcuts: what each costs in the edit, and what it saves."""
+
+from ..ablation import Experiment
+
+PRICE = ("recognised", "background psnr", "edit psnr", "csfid", "evaluations", "seconds")
+
+GUIDANCE = Experiment(
+    name="shortcuts-guidance",
+    question="At which noise levels does the decoding need its guidance?",
+    vary={
+        "guidance_interval": {
+            "0 to 1": (0.0, 1.0),
+            "0 to 0.6": (0.0, 0.6),
+            "0 to 0.4": (0.0, 0.4),
+            "0.2 to 1": (0.2, 1.0),
+            "0.4 to 1": (0.4, 1.0),
+            "0.2 to 0.6": (0.2, 0.6),
+        }
+    },
+    measures=PRICE,
+    scenes=36,
+)
+
+FEATURES = Experiment(
+    name="shortcuts-features",
+    question="How long do the UNet's deep features last?",
+    vary={"reuse_features": (1, 2, 3, 5)},
+    measures=PRICE,
+    scenes=36,
+)
