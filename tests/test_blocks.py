@@ -116,14 +116,14 @@ def test_unet_with_its_own_deep_features_is_the_unet(case):
     ms.set_context(mode=ms.GRAPH_MODE)  # single operations are quicker in it, too
     x, text = (ms.Tensor(arrays[n].astype(np.float32)) for n in ("sample", "encoder_hidden_states"))
     asked = (x, ms.Tensor(np.array([481], np.int32)), text)
-    wanted = unet.apply(params, *asked, config, "reference").asnumpy()
-    kept, deep = unet.apply_keeping(params, *asked, config, "reference")
+    wanted = unet.apply(params, *asked, config, "cpu").asnumpy()
+    kept, deep = unet.apply_keeping(params, *asked, config, "cpu")
     few = without_the_inner_levels(params)
     assert np.array_equal(kept.asnumpy(), wanted) and len(few) < len(params)
     assert deep.shape[0] == x.shape[0] and deep.shape[2:] == x.shape[2:]
-    reused = unet.apply_reusing(few, *asked, deep, config, "reference").asnumpy()
+    reused = unet.apply_reusing(few, *asked, deep, config, "cpu").asnumpy()
     assert np.array_equal(reused, wanted)
-    other = unet.apply_reusing(few, *asked, deep * 1.5, config, "reference").asnumpy()
+    other = unet.apply_reusing(few, *asked, deep * 1.5, config, "cpu").asnumpy()
     assert other.shape == wanted.shape and np.abs(other - wanted).max() > 1e-3
 
 

@@ -211,6 +211,7 @@ def begin(a, options):
         "classifier": judge,
         "options": dataclasses.asdict(options),
     }
+    facts = json.loads(json.dumps(facts))  # as a file gives them back: pairs are lists
     results = {
         "facts": facts,
         "lines": {},
