@@ -449,6 +449,15 @@ def test_no_row_is_lost_or_doubled_by_a_process_that_dies(tmp_path, kills):
     assert all(line["value"] == line["id"] * 20 for line in found)
 
 
+@given(st.integers(1, 5), st.integers(0, 4), st.integers(0, 13))
+def test_a_share_comes_first_and_all_is_done_unless_it_is_alone(count, index, size):
+    units, index = list(range(size)), index % count
+    own = units[index::count]
+    assert work.Share(index, count, alone=True).of_units(units) == own
+    found = work.Share(index, count).of_units(units)
+    assert found[: len(own)] == own and sorted(found) == units
+
+
 def test_results_that_two_machines_share_count_once(tmp_path):
     """Files of two machines in one folder: rows of both, each once; what explains them stays."""
     ours = [{"kind": "run", "run": "r"}, *({"kind": "row", "id": f"{i}"} for i in (1, 2, 3))]

@@ -316,6 +316,22 @@ def test_ssim_of_two_flat_pictures_is_its_formula():
     assert ssim(a, b) == pytest.approx(wanted)
 
 
+def test_ssim_at_a_pixel_is_its_formula():
+    """Faint pictures, where both constants count, against weighted sums over one window."""
+    a, b = 0.04 * np.random.default_rng(5).standard_normal((2, 3, 17, 15))
+    window = np.exp(-(np.arange(-5, 6)[:, None] ** 2 + np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+    where = np.zeros((17, 15), bool)
+    where[8, 6] = True
+    x, y = (p[:, 3:14, 1:12] for p in (a, b))
+    m, n = ((window * p).sum((1, 2)) for p in (x, y))
+    variances = (window * (x**2 + y**2)).sum((1, 2)) - m**2 - n**2
+    covariance = (window * x * y).sum((1, 2)) - m * n
+    wanted = (2 * m * n + 0.0004) * (2 * covariance + 0.0036)
+    wanted /= (m**2 + n**2 + 0.0004) * (variances + 0.0036)
+    assert ssim(a, b, where) == pytest.approx(wanted.mean())
+
+
 def test_an_edit_that_is_the_truth_has_the_best_numbers():
     one = subjects.scene("test", 1, 0, 128)
     assert one.truth.shape == (3, 128, 128) and one.caption != one.target

@@ -97,7 +97,7 @@ FAULTS = (
         "benchmarks/ablation/work",
         "others = [] if self.alone else",
         "others = [] if True else",
-        "two_ranks",
+        "unless_it_is_alone",
     ),
     Fault(
         "differences to one scene of the base",
@@ -125,7 +125,7 @@ FAULTS = (
         "benchmarks/ablation/measures",
         "0.02**2, 0.06**2",
         "0.02**2, 0.03**2",
-        "its_formula",
+        "at_a_pixel",
     ),
     Fault(
         "neighbours in a batch change no row's name",
