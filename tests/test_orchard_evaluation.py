@@ -111,6 +111,7 @@ def test_frechet_distance_of_a_shift_is_its_square(seed):
     a = np.random.default_rng(seed).standard_normal((40, 5))
     shift = np.array((0.5, 0, -1, 2, 0))
     assert measures.frechet(a, a) == pytest.approx(0, abs=1e-6)
+    assert np.isnan(measures.frechet(a[:1], a))  # one has no spread
     assert measures.frechet(a, a + shift) == pytest.approx((shift**2).sum(), rel=1e-6)
     # of independent scaled axes: sum (s - 1)^2 var, here with s = 3
     assert measures.frechet(a, 3 * a) == pytest.approx(

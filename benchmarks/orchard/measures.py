@@ -141,8 +141,10 @@ def summarise(records):
 
 
 def frechet(a, b):
-    """Fréchet distance of two sets of features [N,F] taken as normal (Heusel et al. 2017, eq.
-    6)."""
+    """Fréchet distance of two sets of features [N,F] taken as normal (Heusel et al. 2017, eq. 6);
+    not a number for a set of one, which has no spread."""
+    if min(len(a), len(b)) < 2:
+        return float("nan")
     means, covariances = [x.mean(0) for x in (a, b)], [np.cov(x, rowvar=False) for x in (a, b)]
     values, vectors = np.linalg.eigh(covariances[0])
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
