@@ -4,6 +4,7 @@ model runs."""
 import contextlib
 import copy
 import dataclasses
+import inspect
 import json
 import shutil
 
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from diffedit_core import clip, hub, kernels as K, model as M, params as P, unet
 from diffedit_core.hub import choose_weights
 from diffedit_core.model import Model
+from tests import traces
 from tests.test_config import refused
 from tests.test_vae import shipped
 from tests.tiny import shared_load
@@ -732,3 +734,19 @@ def test_warning_of_slow_convolutions(monkeypatch, recwarn, version, kernels, wa
     monkeypatch.setattr(ms, "__version__", version)
     M.warn_of_slow_convolution(kernels)
     assert [f"MindSpore {version}" in str(w.message) for w in recwarn] == [True] * warns
+
+
+def test_traces_load_each_model_once_by_any_of_its_names():
+    """The script that holds two states of the code against each other loads as the product does."""
+    asked = []
+
+    def load(folder, dtype="fp32", kernels=None, **others):
+        asked.append((folder, dtype, kernels, others))
+        return len(asked)
+
+    loaded = traces.cached(load)
+    for source in (MICRO, str(MICRO), M.check(MICRO)):
+        assert loaded(source, on_component=print, variant=None, hf32=False) == 1
+    assert loaded(MICRO, dtype="fp16", variant="fp16", hf32=False) == 2
+    assert {name for *_, others in asked for name in others} == {"variant", "hf32"}
+    inspect.signature(Model.load).bind("folder", "fp32", None, **asked[0][3])

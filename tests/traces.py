@@ -207,11 +207,12 @@ def cached(load):
     """`Model.load` that loads, and so compiles, each model once."""
 
     @functools.lru_cache
-    def found(source, dtype, kernels, variant):
-        return load(source, dtype, kernels, variant=variant)
+    def found(folder, dtype, kernels, others):
+        return load(folder, dtype, kernels, **dict(others))
 
-    def loaded(source=model.ORCHARD, dtype="fp32", kernels=None, on_component=None, variant=None):
-        return found(str(source), dtype, kernels, variant)
+    def loaded(source=model.ORCHARD, dtype="fp32", kernels=None, on_component=None, **others):
+        folder = str(getattr(source, "path", source))
+        return found(folder, dtype, kernels, tuple(sorted(others.items())))
 
     return loaded
 
