@@ -27,7 +27,7 @@ CELLS_AT_ONCE = {"cpu": 4096, **dict.fromkeys(K.UNTRIED, 32768)}
 
 # (kernels, dtype) -> {function: calls of a shape that run operation by operation before it is
 # compiled}: where that gives the same bits, and a compilation takes as long as a dozen of them.
-# (The text encoder and the UNet round otherwise when they are compiled, and in fp16 all do.)
+# (The text encoder and the UNet can round otherwise when they are compiled, and in fp16 all do.)
 CALLS_BEFORE = {("cpu", "fp32"): {"vae_encoder": 12, "vae_decoder": 12}}
 
 
