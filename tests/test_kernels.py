@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from diffedit_core import kernels as K
 from diffedit_core import params as P
 from diffedit_core.graphs import Graph
-from diffedit_core.kernels import cpu, reference
+from diffedit_core.kernels import cpu, library, reference, winograd
 from tests.test_config import refused
 
 from . import reference as R
@@ -388,6 +388,72 @@ def test_pictures_one_by_one_are_the_same(monkeypatch, case, dtype):
         pieces.clear()
         assert_near(function(*tensors, *options, picture_bytes=limit), wanted, dtype)
         assert pieces == wanted_pieces
+
+
+# --- fewer products -------------------------------------------------------------------------------
+
+
+@given(
+    batch=st.integers(1, 3),
+    channels=st.integers(1, 5),
+    out=st.integers(1, 4),
+    height=st.integers(1, 5).map(lambda half: 2 * half),
+    width=st.integers(1, 7),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_fewer_products_are_exact_for_whole_numbers(batch, channels, out, height, width, seed):
+    """Sums, differences and halves of small whole numbers are exact in fp32, so every bit is the
+    convolution's: the identities hold, at borders, too."""
+    draw = np.random.default_rng(seed)
+    arrays = [
+        draw.integers(-9, 10, shape).astype(np.float32)
+        for shape in ((batch, channels, height, width), (out, channels, 3, 3), (out,))
+    ]
+    found = winograd.conv2d(*map(ms.Tensor, arrays)).asnumpy()
+    assert np.array_equal(found, R.conv2d(*arrays))
+
+
+def test_fewer_products_round_as_the_library_does():
+    """At most twice its distance from float64, at a size of which a model has many."""
+    x, (weight, bias) = normal(2, 96, 16, 16), conv(96, 80, 3, 3)
+    arrays = [a.astype(np.float32) for a in (x, weight, bias)]
+    tensors, wanted = [ms.Tensor(a) for a in arrays], R.conv2d(*arrays)
+    own = np.sqrt(np.mean((winograd.conv2d(*tensors).asnumpy() - wanted) ** 2))
+    others = library.conv2d(*tensors, 1, (1, 1, 1, 1)).asnumpy() - wanted
+    assert own <= 2 * np.sqrt(np.mean(others**2))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("conv2d")])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_a_convolution_without_thresholds_is_the_same(case, dtype):
+    _, tensors, options, wanted = prepared(case, dtype)
+    assert_near(cpu.conv2d(*tensors, *options, cells=0, channels=0), wanted, dtype)
+
+
+@pytest.mark.parametrize(
+    "shape, kernel, stride, padding, wanted",
+    [
+        ((1, 5, 6, 7), (3, 5, 3, 3), 1, (1, 1, 1, 1), True),
+        ((9, 5, 6, 7), (3, 5, 3, 3), 1, (1, 1, 1, 1), True),
+        ((1, 5, 7, 6), (3, 5, 3, 3), 1, (1, 1, 1, 1), False),  # an odd number of rows
+        ((9, 5, 4, 10), (3, 5, 3, 3), 1, (1, 1, 1, 1), False),  # too few cells in each
+        ((1, 2, 6, 7), (5, 2, 3, 3), 1, (1, 1, 1, 1), False),  # too few channels come in
+        ((1, 5, 6, 7), (2, 5, 3, 3), 1, (1, 1, 1, 1), False),  # or go out
+        ((1, 5, 6, 7), (3, 5, 3, 5), 1, (1, 1, 1, 1), False),
+        ((1, 5, 6, 7), (3, 5, 1, 3), 1, (1, 1, 1, 1), False),
+        ((1, 5, 6, 7), (3, 5, 3, 3), 2, (1, 1, 1, 1), False),
+        ((1, 5, 6, 7), (3, 5, 3, 3), 1, (1, 1, 0, 2), False),
+    ],
+)
+def test_which_convolutions_save_products(monkeypatch, shape, kernel, stride, padding, wanted):
+    """And that the lowering asks the same, and in fp32 only."""
+    limits = dict(cells=42, channels=3)
+    assert cpu.saves_products(shape, kernel, stride, padding, **limits) is wanted
+    monkeypatch.setattr(winograd, "conv2d", lambda *_: "fewer")
+    monkeypatch.setattr(library, "conv2d", lambda *_: "all")
+    for dtype, name in ((ms.float32, "fewer" if wanted else "all"), (ms.float16, "all")):
+        x, weight = ms.Tensor(np.zeros(shape), dtype), ms.Tensor(np.zeros(kernel), dtype)
+        assert cpu.conv2d(x, weight, None, stride, padding, **limits) == name
 
 
 def test_pieces_are_put_in_order():

@@ -11,7 +11,17 @@ import pytest
 from mindspore import ops
 
 from benchmarks import edit, timing, unet, vae
-from benchmarks.kernels import arguments, bundle, cli, machine, measure, records, suite, timers
+from benchmarks.kernels import (
+    arguments,
+    bundle,
+    cli,
+    machine,
+    measure,
+    records,
+    suite,
+    timers,
+    tune,
+)
 from diffedit_core import cli as core_cli
 from diffedit_core import kernels as K
 from diffedit_core.folder import read_configs
@@ -157,6 +167,57 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch, tmp_path, capsys):
     assert "2 results are wrong" in capsys.readouterr().err
 
 
+# --- every way of an operation --------------------------------------------------------------------
+
+
+def test_every_way_of_a_convolution_is_measured(tmp_path, monkeypatch, capsys):
+    """Each way of each call that it can compute; the table of the rows of a file is the same."""
+    file = tmp_path / "r.jsonl"
+    words = ["--tune", "conv2d", "--suite", "vae", "--model", MICRO, "--size", 16, *QUICK]
+    assert run(*words, "--out", file) == 0
+    shown = capsys.readouterr().out
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    calls = [row for row in rows if row["record"] == "call"]
+    ways = {}
+    for row in calls:
+        ways.setdefault((row["suite"], str(row["shapes"]), str(row["args"])), set()).add(
+            row["variant"]
+        )
+    assert {row["op"] for row in calls} == {"conv2d"} and not any(r["note"] for r in calls)
+    for (_, shapes, args), names in ways.items():
+        fits = json.loads(shapes)[1][2:] == [3, 3] and args == "[1, [1, 1, 1, 1]]"
+        assert names == ({"library", "winograd", "shifted"} if fits else {"library", "shifted"})
+    assert {len(names) for names in ways.values()} == {2, 3}
+
+    monkeypatch.setattr(suite, "run", None)
+    assert run("--from", file, "--tune", "conv2d") == 0
+    table = capsys.readouterr().out
+    assert table.startswith("conv2d, milliseconds") and shown.endswith(table)
+    assert table.count("\n") == len(ways) + 3
+
+
+def test_the_choice_and_what_it_loses():
+    """64 x 64 cells of 128 channels save products; where another way is faster, the table says by
+    how much."""
+    head = {"record": "call", "suite": "vae", "op": "conv2d", "args": [1, [1, 1, 1, 1]], "count": 3}
+    large = [[1, 128, 64, 64], [128, 128, 3, 3], [128]]
+    small = [[1, 128, 2, 64], [128, 128, 3, 3], [128]]
+    rows = [
+        {**head, "shapes": shapes, "variant": way, "wall_us": {"p50": us} if us else None}
+        for shapes, times in ((large, (4e3, 5e3, 9e3)), (small, (2e3, 1e3, None)))
+        for way, us in zip(("library", "winograd", "shifted"), times)
+    ]
+    (found,) = tune.choices(rows)
+    assert (found.chosen, found.best, found.lost) == ("winograd", "library", 0.25)
+    rows[-1]["wall_us"] = {"p50": 3e3}
+    slow, fast = tune.choices(rows)
+    assert slow == found and (fast.chosen, fast.best, fast.lost) == ("library", "winograd", 1.0)
+    lines = tune.text([slow, fast]).splitlines()
+    assert lines[2].split()[:5] == ["4.00", "5.00", "9.00", "winograd", "25%"]
+    assert lines[-1].endswith("the library's 18.0, chosen 21.0, the fastest 15.0")
+    assert tune.text(tune.choices(rows[:1])) == "no call that was timed in all ways"
+
+
 # --- without measuring ----------------------------------------------------------------------------
 
 
@@ -258,6 +319,12 @@ def test_help_needs_no_mindspore():
         ("--only conv2d --whole cpu", "--whole changes nothing with --only"),
         ("--suite anchors --whole cpu", "--whole changes nothing for the anchors"),
         ("--list --whole cpu", "--whole changes nothing with --list"),
+        ("--tune conv2d --kernels cpu", "--kernels changes nothing with --tune"),
+        ("--tune conv2d --only conv2d", "--only changes nothing with --tune"),
+        ("--tune conv2d --whole none", "--whole changes nothing with --tune"),
+        ("--tune conv2d --dtype fp16", "the ways of a CPU in fp32"),
+        ("--list --tune conv2d", "--tune changes nothing with --list"),
+        ("--suite anchors --tune conv2d", "--tune changes nothing for the anchors"),
         ("--model nowhere", "there is no such folder"),
         ("--suite text --model orchard --only conv2d", "there are add, attention"),
         ("--model orchard --size 12", "multiple of 8"),
@@ -301,6 +368,7 @@ def test_one_sentence_and_exit_code_2(nothing, words, wanted, capsys, tmp_path, 
         ("--repeats many", "expected 1 or more"),
         ("--fail-above nan", "expected 0 or more"),
         ("--l2 hot", "invalid choice"),
+        ("--tune linear", "invalid choice"),
         ("--list --dry-run", "not allowed with"),
         ("--unknown", "unrecognized arguments"),
         ("compare one.jsonl", "NEW.jsonl"),

@@ -15,6 +15,7 @@ WHAT = ("suite", "model", "size", "batch", "dtype", "only")
 HOW = (
     "kernels",
     "whole",
+    "tune",
     "timer",
     "warmup",
     "iters",
@@ -32,8 +33,9 @@ MODES = {
     "inventory": ("kernels",),
     "list": WHAT,
     "dry_run": (*WHAT, *HOW, *OUT, *AFTER),
-    "from_file": AFTER,
+    "from_file": (*AFTER, "tune"),
 }
+TUNED = ("conv2d",)  # the operations of `tune.WAYS`
 # option -> the option without which it means nothing
 NEEDS = {"resume": "out", "fail_above": "baseline", "across_machines": "baseline"}
 
@@ -121,6 +123,11 @@ def add_how(group):
         help="of these tables, the ones whose whole evaluation is measured (all); none: calls only",
     )
     add(
+        "--tune",
+        choices=TUNED,
+        help="instead of tables: every way to compute this operation, and the one that is chosen",
+    )
+    add(
         "--timer",
         type=several(*TIMERS),
         metavar="NAMES",
@@ -183,10 +190,15 @@ def check(arguments):
             raise InputError(f"{flag(name)} needs {flag(other)}: add it.")
     if "csv" in given and not {"out", "from_file"} & set(given):
         raise InputError("--csv writes beside --out: add it.")
-    if "from_file" in given and not set(given) & set(AFTER):
-        raise InputError("--from needs --csv, --report, --bundle or --baseline: add one.")
+    if "from_file" in given and not set(given) & {*AFTER, "tune"}:
+        raise InputError("--from needs --csv, --report, --bundle, --baseline or --tune: add one.")
+    idle = [name for name in ("kernels", "whole", "only") if name in given]
+    if "tune" in given and idle:
+        raise InputError(f"{flag(idle[0])} changes nothing with --tune: leave it out.")
     if arguments.suite == ("anchors",):
-        idle = [n for n in given if n in ("model", "size", "batch", "only", "kernels", "whole")]
+        idle = [
+            n for n in given if n in ("model", "size", "batch", "only", "kernels", "whole", "tune")
+        ]
         if idle:
             raise InputError(
                 f"{flag(idle[0])} changes nothing for the anchors: leave it out or add a suite."

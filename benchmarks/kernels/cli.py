@@ -83,8 +83,12 @@ def settings_of(given):
     machine.check(timers, given.l2 or "warm", given.jit_level, given.hf32, given.profile_dir)
     if given.l2 == "cold" and given.timer is None:
         timers = tuple(timer for timer in timers if timer != "event")
-    names = given.kernels or tuple(dict.fromkeys((K.default_kernels(), "reference")))
-    tables = {name: K.checked(name) for name in names}
+    if given.tune:
+        tables = tuned(given)
+    else:
+        names = given.kernels or tuple(dict.fromkeys((K.default_kernels(), "reference")))
+        tables = {name: K.checked(name) for name in names}
+    names = tuple(tables)
     whole = () if given.whole == ("none",) else given.whole
     strange = [name for name in whole or () if name not in names]
     if strange:
@@ -105,15 +109,31 @@ def settings_of(given):
         timers=timers,
         whole=whole,
     )
+    if given.tune:
+        chosen["only"] = given.tune
     for name in ("warmup", "iters", "repeats", "l2", "jit_level", "hf32", "only", "profile_dir"):
         if getattr(given, name) is not None:
             chosen[name] = getattr(given, name)
     return suite.Settings(**chosen), tables
 
 
+def tuned(given):
+    """The tables of --tune: see `tune.tables`.
+
+    Raises: InputError: the ways are of a CPU, in fp32.
+    """
+    from diffedit_core import kernels as K
+
+    from . import tune
+
+    if K.device() != "CPU" or given.dtype not in (None, ("fp32",)):
+        raise InputError("--tune compares the ways of a CPU in fp32: leave out --dtype, or --tune.")
+    return tune.tables(given.tune)
+
+
 def measured(given, files):
     """Measure, or say what would be measured."""
-    from . import listing, machine, records, suite
+    from . import listing, machine, records, suite, tune
 
     settings, tables = settings_of(given)
     baseline = records.read(given.baseline) if given.baseline else None
@@ -128,7 +148,8 @@ def measured(given, files):
     writer = records.Writer(files.get("out"), bool(given.resume))
     print(listing.heading(machine.describe(), settings), flush=True)
     say = functools.partial(print, flush=True)
-    missing = suite.run(settings, planned, tables, writer, say)
+    takes = tune.takes if given.tune else suite.takes_all
+    missing = suite.run(settings, planned, tables, writer, say, takes)
     writer.finish()
     code = after(given, files, writer.rows, baseline)
     if missing:
@@ -140,7 +161,7 @@ def after(given, files, rows, baseline=None):
     """What is made of the rows: table, page, bundle, comparison. Returns the exit code."""
     from diffedit_core.files import written
 
-    from . import bundle, compare, page, records
+    from . import bundle, compare, page, records, tune
 
     if "csv" in files:
         with written(files["csv"]) as part:
@@ -151,6 +172,8 @@ def after(given, files, rows, baseline=None):
     if "bundle" in files:
         with written(files["bundle"]) as part:
             bundle.write(part, rows, bundle.inventory_of(INVENTORY))
+    if given.tune:
+        print(tune.text(tune.choices(rows)))
     if not given.baseline:
         return 0
     baseline = records.read(given.baseline) if baseline is None else baseline

@@ -113,15 +113,21 @@ def head_of_call(settings, record, suite, dtype, variant, call, **fields):
     return settings.head(record, suite, dtype, variant, shapes=shapes, args=args, **fields)
 
 
+def takes_all(call, variant):
+    """Every table computes every call."""
+    return True
+
+
 class Run(NamedTuple):
     """What a run needs all along: settings, tables {variant: kernels}, `records.Writer`, a function
-    called with each line of text, and the fields of the machine."""
+    called with each line of text, the fields of the machine, and which table takes which call."""
 
     settings: Settings
     tables: dict
     writer: records.Writer
     say: callable
     where: dict
+    takes: callable
 
     def rows(self, heads, call, peak):
         """The rows of a call, one of each of `heads` (pairs of a row and its table): what an
@@ -154,7 +160,7 @@ class Run(NamedTuple):
         return self.writer.find(head)
 
 
-def run(settings, planned, tables, writer, say):
+def run(settings, planned, tables, writer, say, takes=takes_all):
     """Measure everything.
 
     Args:
@@ -163,9 +169,10 @@ def run(settings, planned, tables, writer, say):
         tables: {variant: kernels}, a name of `kernels.LOWERINGS` or a table.
         writer: `records.Writer`, which gets the rows.
         say: called with each line of text.
+        takes: function (call, variant) -> whether this table computes this call.
     Returns: number of rows without a time, since their result was wrong or there was none.
     """
-    here = Run(settings, tables, writer, say, machine.describe())
+    here = Run(settings, tables, writer, say, machine.describe(), takes)
     writer.check_same(here.where, settings.head(None, "anchors", None, None))
     found = []
     for dtype in settings.dtypes:
@@ -199,6 +206,7 @@ def run_part(here, planned, peak):
                 table,
             )
             for variant, table in here.tables.items()
+            if here.takes(call, variant)
         ]
         found += here.rows(heads, call, peak)
     for variant in here.settings.evaluated:

@@ -7,6 +7,7 @@ function computes it where.
 | `composites.py` | operations made of others: written once, from the operations of any table |
 | `library.py` | calls of MindSpore's library, which several devices share |
 | `cpu.py`, `ascend.py` | what is faster on such a device |
+| `winograd.py` | a 3x3 convolution with fewer products, which `cpu.py` chooses |
 | `aclop.py` | Ascend's older operations, to compare with |
 | `chips.py` | what is known of Ascend's chips |
 
@@ -66,7 +67,7 @@ LOWERINGS = {
     "reference": REFERENCE,
     "cpu": {
         **REFERENCE,
-        "conv2d": library.conv2d,
+        "conv2d": cpu.conv2d,
         "linear": library.linear,
         "linear_from_picture": cpu.linear_from_picture,
         "linear_to_picture": cpu.linear_to_picture,

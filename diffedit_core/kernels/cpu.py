@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
-from . import composites, library, reference
+from . import composites, library, reference, winograd
 from .library import after, joined
 
 SCORE_BYTES = 32 << 20  # attention holds at most this many bytes of scores at a time
@@ -19,9 +19,37 @@ PICTURE_BYTES = 16 << 20  # a linear layer of larger pictures takes them one aft
 WIDE_BYTES = 32 << 20  # a feed-forward whose wide layer is larger takes some rows at a time:
 CHUNK_BYTES = 4 << 20  # so many that their wide layer has this size,
 CHUNK_ROWS = 256  # but at least this many
+CELLS = 1024  # a convolution saves products where a picture has so many cells,
+CHANNELS = 128  # and so many channels come in and go out
 
 # The parts of a feed-forward that is taken whole.
 PARTS = {"linear": library.linear, "gelu": library.gelu}
+
+
+def conv2d(x, weight, bias, stride, padding, cells=CELLS, channels=CHANNELS):
+    """Fewer products for a large picture, the library's convolution otherwise.
+
+    The number of pictures is not asked for, so that each has the same bits in every batch.
+    """
+    if saves_products(x.shape, weight.shape, stride, padding, cells, channels):
+        if x.dtype == ms.float32:  # its sums and differences would round fp16 once more
+            return winograd.conv2d(x, weight, bias)
+    return library.conv2d(x, weight, bias, stride, padding)
+
+
+def saves_products(shape, kernel, stride, padding, cells=CELLS, channels=CHANNELS):
+    """Whether `winograd.conv2d` takes such a convolution, and faster than the library: its sums
+    and differences grow with the channels, its savings with their square.
+
+    Args:
+        shape: (B,C,H,W) of the pictures.
+        kernel: (C',C,rows,columns).
+        stride, padding: of the convolution.
+        cells, channels: the fewest of a picture.
+    """
+    fits = tuple(kernel[2:]) == (3, 3) and stride == 1 and tuple(padding) == (1, 1, 1, 1)
+    large = shape[2] * shape[3] >= cells and min(kernel[:2]) >= channels
+    return fits and shape[2] % 2 == 0 and large
 
 
 def linear_from_picture(x, weight, bias, picture_bytes=PICTURE_BYTES):
