@@ -7,7 +7,9 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -16,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.ablation import Experiment, cli, engine, experiment as E, rows, subjects, tables
+from benchmarks.ablation import Experiment, cli, compare, engine, experiment as E, rows
+from benchmarks.ablation import subjects, tables
 from benchmarks.ablation.identity import code, digest
 from benchmarks.ablation.measures import MEASURES, numbers_of, ssim
 from benchmarks.ablations import beyond, ledger, masks
@@ -106,6 +109,53 @@ def test_what_needs_the_truth_or_a_package_says_so(tmp_path):
         engine.lay_out(experiment(measures=("iou",)), bench(), tmp_path)
     with pytest.raises(InputError, match=r"'lpips': install the public packages \(pip install"):
         engine.lay_out(experiment(measures=("lpips",)), bench(), tmp_path)
+
+
+@pytest.mark.parametrize("package, asked", [("transformers", "clip"), ("lpips", "lpips")])
+def test_a_package_that_cannot_be_imported(package, asked, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, package, None)  # an import of it fails
+    with pytest.raises(InputError, match=f"--{asked} needs the package {package}, which cannot be"):
+        compare.functions(**{asked: str(tmp_path)})
+
+
+def test_public_packages_get_the_edit_its_text_and_its_source(monkeypatch, tmp_path):
+    """CLIP's embeddings, here numbers made of what came in: their product is the cosine. LPIPS gets
+    both pictures within -1 and 1."""
+
+    def processor(text, images, return_tensors, truncation):
+        assert return_tensors == "pt" and truncation and len(text) == 1
+        return {"text": text[0], "image": np.asarray(images)}
+
+    def model(text, image):
+        picture = np.array([image[0, 0, 0, 0], image[0, 0, 1, 2]])
+        return SimpleNamespace(image_embeds=picture, text_embeds=np.array([len(text), 1]))
+
+    def from_pretrained(made):
+        return SimpleNamespace(from_pretrained=lambda folder: made)
+
+    torch = SimpleNamespace(no_grad=nullcontext, from_numpy=np.asarray)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    packages = {"CLIPModel": from_pretrained(model), "CLIPProcessor": from_pretrained(processor)}
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(**packages))
+    seen = []
+
+    def lpips(net, verbose):
+        assert (net, verbose) == ("alex", False)
+        return lambda *pair: seen.append(pair) or 0.25
+
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=lpips))
+    found = compare.functions(str(tmp_path), "alex")
+    image = np.zeros((3, 1, 2), np.float32)
+    image[0, 0], image[2, 0, 1] = (1, -1), 1.5
+    subject = SimpleNamespace(target="a pear", source=np.full((3, 1, 2), -1.5, np.float32))
+    assert found["clip"](subject, image) == 6 * 255 + 255
+    assert found["lpips"](subject, image) == 0.25
+    edit, source = seen[0]
+    assert edit.shape == source.shape == (1, 3, 1, 2)
+    assert (edit[0, 2, 0, 1], source.min(), source.max()) == (1, -1, -1)
+    with pytest.raises(InputError, match="is missing: give the folder of a CLIP model"):
+        compare.functions(str(tmp_path / "nowhere"))
 
 
 # --- what is the same -----------------------------------------------------------------------------

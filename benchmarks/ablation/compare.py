@@ -29,8 +29,12 @@ def functions(clip=None, lpips=None):
     return found
 
 
-def _need(package, what):
-    return InputError(f"{what} needs the package {package}: pip install '.[compare]'.")
+def _need(package, what, problem):
+    first = str(problem).splitlines()[0]
+    return InputError(
+        f"{what} needs the package {package}, which cannot be imported ({first}): "
+        "pip install '.[compare]'."
+    )
 
 
 def _clip(folder):
@@ -38,8 +42,8 @@ def _clip(folder):
     try:
         import torch
         from transformers import CLIPModel, CLIPProcessor
-    except ImportError:
-        raise _need("transformers", "--clip") from None
+    except ImportError as problem:
+        raise _need("transformers", "--clip", problem) from None
     if not folder.is_dir():
         raise InputError(f"{folder} is missing: give the folder of a CLIP model as --clip.")
     model, processor = CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
@@ -60,8 +64,8 @@ def _lpips(network):
     try:
         import lpips
         import torch
-    except ImportError:
-        raise _need("lpips", "--lpips") from None
+    except ImportError as problem:
+        raise _need("lpips", "--lpips", problem) from None
     model = lpips.LPIPS(net=network, verbose=False)
 
     def distance(subject, image):
