@@ -160,6 +160,7 @@ class FakeModel:
             scheduler=dataclasses.replace(SD21, **changes),
             latent_channels=3,
             vae=SimpleNamespace(factor=2),
+            unet=SimpleNamespace(factor=2),
         )
         self.field, self.calls, self.watched, self.reused = field, [], [], []
         self.encoded, self.decoded, self.phase = 0, 0, None

@@ -165,6 +165,7 @@ class _Nothing:
             scheduler=configs.scheduler,
             latent_channels=configs.latent_channels,
             vae=SimpleNamespace(factor=configs.vae.factor),
+            unet=SimpleNamespace(factor=configs.unet.factor),
         )
         self.evaluations, self.size = 0, None
         self.random = np.random.default_rng(0)
