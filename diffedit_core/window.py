@@ -64,6 +64,12 @@ def share(mask, margin, multiple=1):
     return found.height * found.width / np.size(mask)
 
 
+def described(mask, margin, multiple=1):
+    """The window of a mask [h,w] in words, columns first: "12x8 of 16x16 cells"."""
+    found, (height, width) = around(mask, margin, multiple), np.shape(mask)
+    return f"{found.width}x{found.height} of {width}x{height} cells" if found else "no cells"
+
+
 def crop(x, window):
     """What a window shows of x: [...,h,w] -> [...,height,width]."""
     top, left, height, width = window

@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     shared: that are computed; what is kept in memory is taken to fit there.
     left: of these, what the rows that are there already leave to do.
     edits: variants times subjects.
-    at_most: an iterated inversion may stop sooner.
+    at_most: an iterated inversion may stop sooner, and an empty mask has no window to decode.
     """
 
     alone: int
