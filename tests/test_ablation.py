@@ -117,6 +117,26 @@ def test_a_cache_changes_no_bit(tmp_path_factory, several, memory):
         assert all(cache.bytes <= memory or len(cache.entries) == 1 for cache in found)
 
 
+def test_seconds_are_without_those_of_compiling(monkeypatch):
+    """By a clock of its own, on which a prediction takes a second and a compilation a hundred."""
+    now = [0.0]
+    monkeypatch.setattr(editing.time, "perf_counter", lambda: now[0])
+
+    class Compiling(FakeModel):
+        def predict(self, x, timestep, states):
+            if len(self.calls) % 3 == 0:
+                self.on_compile("compiling unet")
+                now[0] += 100
+                self.on_compile("")
+            now[0] += 1
+            return super().predict(x, timestep, states)
+
+    model, tally = editing.Counted(Compiling(wavy_on_the_object)), caches.Tally()
+    keep = caches.Cache().keep("c", lambda: model.evaluations, tally, model.clock)
+    outcome(variants([{}])[0], model, keep)
+    assert tally.seconds == len(model.calls) > 3 and now[0] > 100 + tally.seconds
+
+
 def test_another_context_is_another_value():
     cache, model = caches.Cache(), editing.Counted(FakeModel(wavy_on_the_object))
     (variant,) = variants([{}])[:1]

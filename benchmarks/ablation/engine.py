@@ -1,6 +1,7 @@
 """An experiment on a bench: its units, its plan, its rows."""
 
 import base64
+import functools
 import json
 import platform
 import subprocess
@@ -171,7 +172,8 @@ class _Doing:
         context = editing.context(self.job.bench.model, numerics(), subjects)
         for variant in variants:
             tally, start = Tally(), time.perf_counter()
-            keep = self.cache.keep(context, lambda: self.model.evaluations, tally)
+            counted = functools.partial(getattr, self.model, "evaluations")
+            keep = self.cache.keep(context, counted, tally, self.model.clock)
             outcome = editing.run(variant, subjects, self.model, keep)
             self.computed += tally.computed
             self.seconds += time.perf_counter() - start
