@@ -93,6 +93,7 @@ class Job:
     options: object  # options.Options
     shape: tuple  # of the latents, (C,h,w)
     prompts: object  # prompts.Prompts
+    multiple: int  # UNetConfig.factor
 
 
 def run(arguments):
@@ -196,7 +197,8 @@ def prepare(arguments, configs):
     shape = (configs.latent_channels, *(n // factor for n in image.shape[2:]))
     negatives = [given(arguments, n) or "" for n in NEGATIVES]
     prompts = Prompts.of(arguments.source, arguments.target, *negatives)
-    return Job(picture, image, size, mask, options, shape, prompts)
+    multiple = configs.unet.factor
+    return Job(picture, image, size, mask, options, shape, prompts, multiple)
 
 
 NEUTRAL = (0, "decoded")  # values of an option with which those that need it change nothing

@@ -28,6 +28,15 @@ def whole(least):
     return Check(holds, lambda: f"a whole number from {least} up", int)
 
 
+def optional(check):
+    """None, or what another check asks for."""
+
+    def holds(value):
+        return value is None or check.holds(value)
+
+    return check._replace(holds=holds, wanted=lambda: f"{check.wanted()}, or None")
+
+
 def number(wanted="a finite number", within=lambda value: True):
     """A finite number for which `within` holds; `wanted` says that in words."""
 

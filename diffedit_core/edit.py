@@ -15,7 +15,8 @@ import numpy as np
 from mindspore import ops
 
 from . import mask as masks
-from . import notices, regularise, schedule, walk
+from . import notices, regularise, schedule, walk, window
+from .errors import InputError
 from .integrators import INTEGRATORS
 from .parts import Parts, Run, compute, everywhere, unwatched
 from .prompts import Prompts, text_states
@@ -158,14 +159,23 @@ def decode(run, states, trail, mask, negative=None, step=None):
     Source: DiffEdit, eq. 2 and section 3.2, step 3.
     Laws: with `blend_level` "same" the result equals x0 bit for bit where the mask is 0; with a
         `guidance_interval` of all levels it is that without one, with one of none that without
-        guidance, bit for bit.
+        guidance, bit for bit; with a `decode_window` that of `window.decoded`.
     """
-    options, levels, steps = run.options, run.levels, len(trail) - 1
+    above, margin = int(run.options.blend_level == "noisier"), run.options.decode_window
+    walked = functools.partial(_walked, run, step or run.parts.step, above)
+    if margin is None:
+        return walked(states, negative, trail, mask)
+    if step is not None:
+        raise InputError("decode_window is of steps without noise of their own: leave it out.")
+    return window.decoded(walked, states, negative, trail, mask, above, margin, run.multiple)
+
+
+def _walked(run, step, above, states, negative, trail, mask):
+    """The states of `decode` for a trail and a mask of any cells."""
+    options, levels = run.options, run.levels
     mask = mask.expand_dims(1).astype(trail[0].latents.dtype)
-    above = int(options.blend_level == "noisier")
-    scales = schedule.limited_guidance(
-        run.config, levels, options.guidance_scale, options.guidance_interval
-    )
+    guidance = options.guidance_scale, options.guidance_interval
+    scales = schedule.limited_guidance(run.config, levels, *guidance)
 
     def denoise_of(predict):
         ask = walk.asked(predict, levels, states, negative, scales)
@@ -174,9 +184,9 @@ def decode(run, states, trail, mask, negative=None, step=None):
     def hold(state, level):
         return run.parts.blend(state, trail[level + above], mask)
 
-    step, denoise = run.walked(step or run.parts.step, denoise_of)
+    step, denoise = run.walked(step, denoise_of)
     start = trail[-1]._replace(features=None)  # the inversion's are of another sentence
-    return walk.down(step, denoise, levels, start, steps, hold)
+    return walk.down(step, denoise, levels, start, len(trail) - 1, hold)
 
 
 # --- the whole edit -------------------------------------------------------------------------------
@@ -279,15 +289,12 @@ def _states(run, latents, draws, text, prompts):
 def _decoded(run, states, cells, text, prompts, target):
     """(decoded latents [B,C,h,w] of a target, what they depend on beside the options)."""
     negative = text(prompts.negative) if run.options.guidance_scale != 1 else None
-    parts = (run.parts.step, run.parts.blend, run.parts.trail)
     digest = hashlib.sha256(cells.asnumpy().tobytes()).hexdigest()
 
     def decoded():
         path = iter(decode(run, text(target), states, cells, negative))
-        state = next(path)
-        for state in run.watch("decoding", len(states) - 1, path):
-            pass
-        return state.latents
+        *_, last = next(path), *run.watch("decoding", len(states) - 1, path)
+        return last.latents
 
-    key = (*parts, digest, target, *prompts)
+    key = (run.parts.step, run.parts.blend, run.parts.trail, digest, target, *prompts)
     return run.keep("decode", run.key("decode", *key), decoded), key

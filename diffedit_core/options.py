@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .background import KINDS
 from .declare import AT_LEAST_0, BELOW_1, POSITIVE, QUANTILE, SHARE, flag, interval, number, one_of
-from .declare import option, whole
+from .declare import option, optional, whole
 from .errors import InputError
 from .integrators import INTEGRATORS
 
@@ -154,6 +154,13 @@ class Options:
         "decode",
         "guide the decoding only at timesteps between these shares of the training's; a shortcut: "
         "outside, half the evaluations",
+    )
+    decode_window: int = option(
+        None,
+        optional(whole(0)),
+        "decode",
+        "decode only the mask's window and so many latent cells around it; a shortcut: the model "
+        "sees no more than that",
     )
     blend_level: str = option(
         "same",

@@ -116,6 +116,7 @@ class Run(NamedTuple):
         cache is of one model, one batch of pictures, their draws and one tiling.
     watch: called as watch(phase, total, iterable), gives the same items: a progress bar.
     evaluate: the model with its deep features, as in `walk.reusing`; needed for `reuse_features`.
+    multiple: what the sides of a `decode_window` are multiples of, `UNetConfig.factor`.
     """
 
     predict: Callable
@@ -125,12 +126,14 @@ class Run(NamedTuple):
     keep: Callable = compute
     watch: Callable = unwatched
     evaluate: Callable = None
+    multiple: int = 1
 
     @classmethod
     def of(cls, model, options, parts, keep=compute, watch=unwatched):
         """The run of a `model.Model`, or of what stands for one."""
-        evaluate = getattr(model, "evaluate", None)
-        return cls(model.predict, model.configs.scheduler, options, parts, keep, watch, evaluate)
+        evaluate, configs = getattr(model, "evaluate", None), model.configs
+        walked = keep, watch, evaluate, configs.unet.factor
+        return cls(model.predict, configs.scheduler, options, parts, *walked)
 
     def walked(self, step, denoise_of):
         """(step, denoise) for the loops of walk.py, of a function predict -> denoise: with

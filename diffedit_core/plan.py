@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import schedule
+from . import schedule, window
 from .errors import InputError
 from .integrators import INTEGRATORS, State
 from .options import inexact, rows
@@ -12,7 +12,9 @@ from .options import inexact, rows
 
 @dataclass(frozen=True)
 class Plan:
-    """What an edit will cost, counted in UNet evaluations of one latent each."""
+    """What an edit will cost, counted in UNet evaluations of one latent each; with a
+    `decode_window` those of the decoding are of the window's cells only, which are known with the
+    mask."""
 
     timesteps: np.ndarray  # of the inversion's levels 1..K
     num_encode_steps: int
@@ -134,6 +136,11 @@ def describe(arguments, found, job, plan, kernels):
         if plan.shallow_evaluations:
             shallow = plan.shallow_evaluations
             yield f"reused features   by {shallow} of these, which are of the outermost level only"
+        if options.decode_window is not None:
+            seen = f"the cells of the mask that is found and {options.decode_window} around them"
+            if job.mask is not None:
+                seen = window.described(job.mask[0], options.decode_window, job.multiple)
+            yield f"decoding window   {seen}, all that the decoding's evaluations see"
     else:
         yield f"UNet evaluations  {plan.mask_evaluations} for the mask"
     weights, activations = estimate_memory(

@@ -3,7 +3,7 @@ make of it, computed in the page as `parts.mask_of` does."""
 
 import shlex
 
-from . import images, pages
+from . import images, pages, window
 from .arguments import bare, flag, given, words
 from .options import DECLARED, RECIPES, looked_at
 
@@ -108,6 +108,9 @@ def target_section(arguments, job, target, edit, result):
         heat = pages.filled("heat.html", heat=shown, largest=f"{noise_map.max():.3g}", **shared)
     if edit.unchanged:
         note = pages.Html("<p>The mask of this run is empty: the picture stays as it is.</p>")
+    elif arguments.command == "edit" and job.options.decode_window is not None:
+        seen = window.described(edit.mask[0], job.options.decode_window, job.multiple)
+        note = pages.Html(f"<p>Decoded in a window of {seen}.</p>")
     return pages.filled(
         "target.html", heading=pages.said(target), note=note, compare=compare, heat=heat, **shared
     )

@@ -161,6 +161,11 @@ class UNetConfig:
             )
 
     @property
+    def factor(self):
+        """Cells of the outermost level per cell of the innermost, along each side."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+    @property
     def heads(self):
         """Attention heads in each down block."""
         values = per_level(

@@ -136,14 +136,19 @@ OBJECT = np.zeros((6, 8))
 OBJECT[1:3, 4:7] = 1.0
 
 
+def shown(x):
+    """OBJECT, for latents of the whole grid; a window around it shows that only."""
+    return OBJECT if x.shape[2:] == OBJECT.shape else np.ones(x.shape[2:])
+
+
 def on_the_object(x, timestep, state):
     """A prediction whose text matters on OBJECT only."""
-    return x * 0.125 + state * OBJECT
+    return x * 0.125 + state * shown(x)
 
 
 def wavy_on_the_object(x, timestep, state):
     """The same, which looks at the timestep and is not linear in x."""
-    return np.sin(x) * 0.125 + state * OBJECT + timestep / 4096
+    return np.sin(x) * 0.125 + state * shown(x) + timestep / 4096
 
 
 class FakeModel:
@@ -160,6 +165,7 @@ class FakeModel:
             scheduler=dataclasses.replace(SD21, **changes),
             latent_channels=3,
             vae=SimpleNamespace(factor=2),
+            unet=SimpleNamespace(factor=2),
         )
         self.field, self.calls, self.watched, self.reused = field, [], [], []
         self.encoded, self.decoded, self.phase = 0, 0, None

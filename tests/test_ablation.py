@@ -74,6 +74,7 @@ CHOICES = {
     "num_maps": (2, 3),
     "mask_threshold": (0.3, 0.5),
     "guidance_scale": (1.0, 3.0),
+    "decode_window": (None, 0, 1),
     "integrator": ("ddim", "dpmpp_2m", "edict", "belm"),
     "recipe": ("paper", "smooth", "diffusers"),
     "background": ("decoded", "restored"),
@@ -114,6 +115,26 @@ def test_a_cache_changes_no_bit(tmp_path_factory, several, memory):
             keep = cache.keep("context", lambda: model.evaluations, caches.Tally())
             assert same(outcome(variant, model, keep), wanted)
         assert all(cache.bytes <= memory or len(cache.entries) == 1 for cache in found)
+
+
+def test_seconds_are_without_those_of_compiling(monkeypatch):
+    """By a clock of its own, on which a prediction takes a second and a compilation a hundred."""
+    now = [0.0]
+    monkeypatch.setattr(editing.time, "perf_counter", lambda: now[0])
+
+    class Compiling(FakeModel):
+        def predict(self, x, timestep, states):
+            if len(self.calls) % 3 == 0:
+                self.on_compile("compiling unet")
+                now[0] += 100
+                self.on_compile("")
+            now[0] += 1
+            return super().predict(x, timestep, states)
+
+    model, tally = editing.Counted(Compiling(wavy_on_the_object)), caches.Tally()
+    keep = caches.Cache().keep("c", lambda: model.evaluations, tally, model.clock)
+    outcome(variants([{}])[0], model, keep)
+    assert tally.seconds == len(model.calls) > 3 and now[0] > 100 + tally.seconds
 
 
 def test_another_context_is_another_value():
@@ -241,6 +262,17 @@ def test_the_plan_is_what_is_counted(tmp_path_factory, axes, masks):
     assert planned.shared == planned.left == computed
     assert planned.alone == sum(row["evaluations"] for row in found.values())
     assert len(found) == planned.edits == 4 * len({v.digest for v in one.variants})
+
+
+def test_a_window_asks_as_often_and_its_share_of_the_cells_is_a_number(tmp_path):
+    """OBJECT has 2x3 cells of 6x8, and sides are even; the mask is the same."""
+    one = experiment(vary={"decode_window": {"none": None, "0": 0, "1": 1}})
+    found, computed, planned = ran(one, tmp_path)
+    assert planned.shared == computed
+    for margin, wanted in ((None, 1), (0, 2 * 4 / 48), (1, 4 * 6 / 48)):
+        (variant,) = (v for v in one.variants if v.options.decode_window == margin)
+        some = [row for row in found.values() if row["variant"] == variant.digest]
+        assert len(some) == 4 and {row["window"] for row in some} == {engine.rounded(wanted)}
 
 
 def test_an_iterated_inversion_takes_at_most_what_is_planned(tmp_path):

@@ -404,6 +404,28 @@ def test_the_way_is_chosen_on_the_command_line(work, capsys):
     assert np.array_equal(trace("again")["inverted_latents"], found["inverted_latents"])
 
 
+def test_a_window_is_in_the_plan_and_its_decoding_on_the_page(work, capsys):
+    """Of the mask that is given, or found; the inversion is that without it. Sides are multiples of
+    8, or the picture's own: this UNet halves them three times."""
+    Image.fromarray(smooth(128, 48)).save("wide.png")
+    Image.fromarray(np.pad(np.full((8, 8), 255, np.uint8), ((16, 24), (48, 72)))).save("square.png")
+    words = ("wide.png", *PROMPTS, *SMALL[:-2], "--size", 128, "--decode-window", 1)
+    assert main("edit", *words, "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "decoding window   the cells of the mask that is found and 1 around them" in out
+    given = (*words, "--mask", "square.png")
+    assert main("edit", *given, "--dry-run") == 0
+    assert "decoding window   8x6 of 16x6 cells, " in capsys.readouterr().out
+    assert main("edit", *given, "--save-trace", "trace", "--report", "page.html", "--quiet") == 0
+    assert "<p>Decoded in a window of 8x6 of 16x6 cells.</p>" in Path("page.html").read_text()
+    cut = trace("trace")
+    assert main("edit", *given[:-4], *given[-2:], "--save-trace", "whole", "--quiet") == 0
+    whole = trace("whole")
+    assert np.array_equal(cut["inverted_latents"], whole["inverted_latents"])
+    apart = np.abs(cut["decoded_latents"] - whole["decoded_latents"])
+    assert apart[0][:, whole["mask"][0] == 0].max() == 0 < apart.max()
+
+
 def test_info_prints_the_parameter_counts(unloadable, capsys):
     assert main("info", MICRO) == 0
     out, err = capsys.readouterr()
@@ -569,6 +591,7 @@ BAD_WORDS = {
     ),
     "guidance": (nothing, "--guidance-scale inf", "guidance_scale is inf"),
     "interval": (nothing, "--guidance-interval 0.5 0.25", "guidance_interval is (0.5, 0.25)"),
+    "window": (nothing, "--decode-window -1", "decode_window is -1: it has to be a whole number"),
     "threshold": (nothing, "--mask-threshold 1", "mask_threshold is 1.0"),
     "steps 0": (nothing, "--steps 0", "num_inference_steps is 0"),
     "more steps than the training": (nothing, "--steps 2000", "2000"),
@@ -650,8 +673,10 @@ FLAGS = [name for name, declared in DECLARED.items() if not declared.batch]
 
 
 def words_for(name):
-    """An option with the value that the recipe diffusers gives it, as words."""
+    """An option with the value that the recipe diffusers gives it, as words; with one of its own
+    where it is off."""
     value = getattr(RECIPES["diffusers"], name)
+    value = 2 if value is None else value
     if isinstance(value, bool):
         return [f"--{flag(name)}" if value else f"--no-{flag(name)}"]
     if isinstance(value, tuple):

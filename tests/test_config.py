@@ -726,6 +726,16 @@ def test_up_depths_follow_the_down_path_unless_given():
     )
 
 
+@pytest.mark.parametrize("levels", (1, 2, 3, 4))
+def test_the_factor_is_what_the_downsamplers_halve_by(levels):
+    """Latents of that many cells are one cell in the middle."""
+    widths, kinds = (32, 64, 96, 32)[:levels], ("DownBlock2D",) * levels
+    ups = ("UpBlock2D",) * levels
+    config = UNetConfig(block_out_channels=widths, down_block_types=kinds, up_block_types=ups)
+    halvings = sum(".downsamplers." in key for key in unet.specs(config))
+    assert halvings == levels - 1 and config.factor == 2**halvings
+
+
 def test_without_last():
     config = TextConfig.read(TEXT_21)
     assert dataclasses.replace(config.without_last(2), num_hidden_layers=23) == config

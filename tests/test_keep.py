@@ -75,6 +75,7 @@ OTHER = {
     "guidance_scale": 3.0,
     "guidance_interval": (0.0, 0.3),
     "reuse_features": 2,
+    "decode_window": 1,
     "grow": 2,
     "feather": 3,
 }

@@ -33,6 +33,7 @@ BAD = {  # values that no option of the kind takes, and those of an option by it
 BAD_BY_NAME = {
     **dict.fromkeys(("num_inference_steps", "num_maps", "map_batch", "num_auto_corr_rolls"), (0,)),
     "reuse_features": (0,),
+    "decode_window": (-1,),
     **dict.fromkeys(("encode_ratio", "mask_noise_strength"), (0, -0.1, 1.01)),
     "mask_clamp_ratio": (0, -1),
     "mask_threshold": (-0.1, 1, 1.5),
@@ -52,6 +53,7 @@ CASES = [
     (name, value)
     for name, declared in DECLARED.items()
     for value in BAD[declared.check.kind] + BAD_BY_NAME.get(name, ())
+    if value is not None or getattr(PAPER, name) is not None
 ]
 
 

@@ -84,14 +84,19 @@ def test_a_plan_counts_what_an_edit_evaluates(
     st.sampled_from(tuple(RECIPES)),
     st.sampled_from(tuple(INTEGRATORS)),
     st.integers(1, 4),
+    st.sampled_from((None, 0, 1)),
 )
-def test_a_plan_counts_a_limited_guidance_and_reused_features(n, interval, recipe, integrator, m):
+def test_a_plan_counts_a_limited_guidance_and_reused_features(
+    n, interval, recipe, integrator, m, window
+):
+    """A decoding in a window asks as often."""
     options = RECIPES[recipe].replace(
         num_inference_steps=n,
         num_maps=2,
         encode_ratio=1.0,
         mask_noise_strength=1.0,
         guidance_interval=interval,
+        decode_window=window,
         integrator=integrator,
         reuse_features=1 if INTEGRATORS[integrator].exact else m,
     )

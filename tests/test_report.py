@@ -83,7 +83,7 @@ def page(*more, targets=("pears",), source="apples", maps=None, mask=None, shown
     image, size = images.pad_to_multiple(images.to_array([shown]), 8)
     edits = [results.Edit(*pair, *[None] * 4, image, not pair[1].any()) for pair in pairs]
     prompts = Prompts.of(source, targets)
-    job = cli.Job(shown, image, size, mask, options, (4, *pairs[0][1].shape[1:]), prompts)
+    job = cli.Job(shown, image, size, mask, options, (4, *pairs[0][1].shape[1:]), prompts, 2)
     bars = Bars(quiet=True)
     bars.spent = {"mask": [1.25], "inversion": [2.5], "decoding": [4.0] * len(targets)}
     changed = [shown.rotate(180)] * len(targets)
@@ -149,6 +149,7 @@ def test_the_words_of_a_command_are_that_command(sentence, recipe, data):
     flags += ("--report-full", "--strict", "--mask-clamp-quantile=0")
     line += data.draw(st.lists(st.sampled_from(flags)))
     line += data.draw(st.sampled_from(((), ("--guidance-interval", "0.25", "0.5"))))
+    line += data.draw(st.sampled_from(((), ("--decode-window=0",), ("--decode-window=3",))))
     arguments = parser().parse_args(line)
     found = words(arguments)
     assert found[0] == "diffedit" and vars(parser().parse_args(found[1:])) == vars(arguments)
@@ -203,6 +204,18 @@ def test_the_page_holds_the_map_to_the_bit_and_what_was_run():
     shown = [picture_in(value) for value in parsed.attributes if value.startswith("data:image")]
     heat = images.heat_map(maps[0][0])
     assert any(np.array_equal(np.asarray(s.convert("RGB")), np.asarray(heat)) for s in shown)
+
+
+def test_the_page_says_the_window_of_each_target():
+    """Found and given masks; none where nothing was decoded."""
+    square, dot = (np.zeros((1, 12, 16), np.float32) for _ in range(2))
+    square[0, 3:8, 2:9], dot[0, 11, 15] = 1, 1
+    more, targets = ("--decode-window", "1"), ["pears", "plums"]
+    text, _ = page(*more, targets=targets, maps=[square, dot])
+    assert "<p>Decoded in a window of 10x8 of 16x12 cells.</p>" in text
+    assert "<p>Decoded in a window of 2x2 of 16x12 cells.</p>" in text
+    assert "window of 10x8 of" in page(*more, mask=square)[0]
+    assert "Decoded in" not in page(*more, mask=0 * square)[0] + page(mask=square)[0]
 
 
 def test_pictures_are_of_screen_size_and_whole_on_request():

@@ -66,13 +66,14 @@ class Cache:
         self.folder = None if folder is None else Path(folder)
         self.entries, self.bytes, self.written = OrderedDict(), 0, None
 
-    def keep(self, context, counted, tally):
+    def keep(self, context, counted, tally, clock=time.perf_counter):
         """A `parts.Run.keep`.
 
         Args:
             context: what values depend on beside their key: model, pictures, seeds, program.
             counted: function () -> UNet evaluations so far.
             tally: `Tally`.
+            clock: function () -> seconds.
         """
 
         def keep(stage, key, function):
@@ -80,9 +81,9 @@ class Cache:
             entry = None if name is None else self.get(name, stage)
             fresh = entry is None
             if fresh:
-                before, start = counted(), time.perf_counter()
+                before, start = counted(), clock()
                 value = function()
-                entry = Entry(value, time.perf_counter() - start, counted() - before)
+                entry = Entry(value, clock() - start, counted() - before)
                 if name is not None:
                     self.put(name, stage, entry)
             tally.add(entry, fresh)

@@ -1,5 +1,7 @@
 """A variant's edit of a batch, on `diffedit_core.edit`."""
 
+import time
+
 import numpy as np
 
 from diffedit_core.draws import draws
@@ -76,13 +78,26 @@ def context(model_digest, program, subjects):
 
 
 class Counted:
-    """A model that counts the latents that its UNet is asked about."""
+    """A model that counts the latents that its UNet is asked about, and the seconds in which its
+    graphs compile and run for the first time."""
 
     def __init__(self, model):
-        self.model, self.evaluations = model, 0
+        self.model, self.evaluations, self.compiling, self._since = model, 0, 0.0, 0.0
+        model.on_compile = self._compiles
 
     def __getattr__(self, name):
         return getattr(self.model, name)
+
+    def _compiles(self, text):
+        """`Model.on_compile`: a text before, "" after."""
+        if text:
+            self._since = time.perf_counter()
+        else:
+            self.compiling += time.perf_counter() - self._since
+
+    def clock(self):
+        """Seconds without those: whichever variant needs a graph first does not pay for it."""
+        return time.perf_counter() - self.compiling
 
     def predict(self, latents, timestep, states):
         self.evaluations += latents.shape[0]

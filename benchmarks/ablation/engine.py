@@ -1,6 +1,7 @@
 """An experiment on a bench: its units, its plan, its rows."""
 
 import base64
+import functools
 import json
 import platform
 import subprocess
@@ -12,6 +13,7 @@ import mindspore as ms
 import numpy as np
 from tqdm import tqdm
 
+from diffedit_core import window
 from diffedit_core.errors import InputError
 from diffedit_core.files import written
 from diffedit_core.integrators import INTEGRATORS
@@ -61,8 +63,9 @@ class Job(NamedTuple):
     @property
     def plan(self):
         """The `plan.Plan`."""
-        names = {v.options.integrator for v in self.experiment.variants if not v.get("answer")}
-        at_most = any(INTEGRATORS[name].iterates for name in names)
+        edits = [v.options for v in self.experiment.variants if not v.get("answer")]
+        windows = any(options.decode_window is not None for options in edits)  # of empty masks none
+        at_most = windows or any(INTEGRATORS[options.integrator].iterates for options in edits)
         return plan.of_units(self.units, self.steps, work.done(self.folder), at_most)
 
 
@@ -169,7 +172,8 @@ class _Doing:
         context = editing.context(self.job.bench.model, numerics(), subjects)
         for variant in variants:
             tally, start = Tally(), time.perf_counter()
-            keep = self.cache.keep(context, lambda: self.model.evaluations, tally)
+            counted = functools.partial(getattr, self.model, "evaluations")
+            keep = self.cache.keep(context, counted, tally, self.model.clock)
             outcome = editing.run(variant, subjects, self.model, keep)
             self.computed += tally.computed
             self.seconds += time.perf_counter() - start
@@ -188,6 +192,9 @@ class _Doing:
             for measure, function in self.job.bench.compare.items():
                 if measure in self.job.experiment.measures and image is not None:
                     numbers[measure] = function(subject, image)
+            if mask is not None and image is not None:
+                margin, multiple = variant.options.decode_window, self.job.bench.configs.unet.factor
+                numbers["window"] = window.share(mask, margin, multiple)
             numbers["evaluations"] = tally.evaluations // size
             numbers["seconds"] = tally.seconds / size
             row = {"run": self.facts["run"], "variant": variant.digest, "scene": name,

@@ -45,6 +45,7 @@ MEASURES = {
     "clip": Measure("CLIP, picture and text", "picture", truth=False, extra=True),
     "lpips": Measure("LPIPS to the source", "picture", truth=False, extra=True),
     "evaluations": Measure("evaluations", "cost", truth=False, digits=0),
+    "window": Measure("share of the cells decoded", "cost", truth=False),
     "seconds": Measure("seconds", "cost", truth=False, digits=1),
 }
 

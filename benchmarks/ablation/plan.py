@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     shared: that are computed; what is kept in memory is taken to fit there.
     left: of these, what the rows that are there already leave to do.
     edits: variants times subjects.
-    at_most: an iterated inversion may stop sooner.
+    at_most: an iterated inversion may stop sooner, and an empty mask has no window to decode.
     """
 
     alone: int
@@ -165,6 +165,7 @@ class _Nothing:
             scheduler=configs.scheduler,
             latent_channels=configs.latent_channels,
             vae=SimpleNamespace(factor=configs.vae.factor),
+            unet=SimpleNamespace(factor=configs.unet.factor),
         )
         self.evaluations, self.size = 0, None
         self.random = np.random.default_rng(0)

@@ -165,7 +165,10 @@ class PerfectModel:
         self.fits = np.stack([fits[sentence] for sentence in self.sentences])
         self.alphas = schedule.alphas_cumprod(config)
         self.configs = SimpleNamespace(
-            scheduler=config, latent_channels=3, vae=SimpleNamespace(factor=1, scaling_factor=SCALE)
+            scheduler=config,
+            latent_channels=3,
+            vae=SimpleNamespace(factor=1, scaling_factor=SCALE),
+            unet=SimpleNamespace(factor=1),
         )
 
     def encode_prompts(self, texts):

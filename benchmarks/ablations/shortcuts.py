@@ -21,6 +21,14 @@ GUIDANCE = Experiment(
     scenes=36,
 )
 
+WINDOW = Experiment(
+    name="shortcuts-window",
+    question="How much of what is around the mask does the decoding have to see?",
+    vary={"decode_window": {"none": None, "4": 4, "2": 2, "1": 1, "0": 0}},
+    measures=("iou", *PRICE[:-2], "window", *PRICE[-2:]),
+    scenes=36,
+)
+
 FEATURES = Experiment(
     name="shortcuts-features",
     question="How long do the UNet's deep features last?",

@@ -155,4 +155,5 @@ CLAIMS = {  # of an experiment; () where the paper says nothing
     "baselines": (),
     "shortcuts-guidance": (),
     "shortcuts-features": (),
+    "shortcuts-window": (),
 }

@@ -30,6 +30,20 @@ FAULTS = (
         "plan_is_what",
     ),
     Fault(
+        "compiling is paid for by whoever is first",
+        "benchmarks/ablation/editing",
+        "return time.perf_counter() - self.compiling",
+        "return time.perf_counter()",
+        "compiling",
+    ),
+    Fault(
+        "the window's share is that of the mask",
+        "benchmarks/ablation/engine",
+        "margin, multiple = variant.options.decode_window, self.job.bench.configs.unet.factor",
+        "margin, multiple = variant.options.decode_window, 1",
+        "share_of_the_cells",
+    ),
+    Fault(
         "what was used last goes first",
         "benchmarks/ablation/cache",
         "popitem(last=False)",

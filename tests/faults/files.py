@@ -52,6 +52,13 @@ FAULTS = (
         'width // value if kind == "AttnUpBlock2D" else value',
     ),
     Fault(
+        "a UNet of one level halves once",
+        "diffedit_core/unet_config",
+        "2 ** (len(self.block_out_channels) - 1)",
+        "2 ** len(self.block_out_channels)",
+        "factor",
+    ),
+    Fault(
         "flow sigmas are ignored as steering",
         "diffedit_core/scheduler_config",
         '"use_flow_sigmas": (False,),',
