@@ -14,8 +14,7 @@ from .folder import COMPONENTS, ORCHARD, Found, check
 from .folder import describe, read_configs, weight_files  # noqa: F401
 from .graphs import Graph, signature
 from .hub import find  # noqa: F401
-from .memory import CELLS_AT_ONCE, default_cells, estimate_memory  # noqa: F401
-from .memory import rows_at_once, score_bytes  # noqa: F401
+from .memory import default_cells, rows_at_once
 
 # (kernels, dtype) -> {function: calls of a shape that run operation by operation before it is
 # compiled}: where that gives the same bits, and a compilation takes as long as a dozen of them.
