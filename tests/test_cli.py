@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from diffedit_core import background, cli, edit as stages, model as M
+from diffedit_core import background, cli, edit as stages, memory, model as M
 from diffedit_core.arguments import MASK_STAGES, flag, parser
+from diffedit_core.errors import InputError
 from diffedit_core.integrators import INTEGRATORS
 from diffedit_core.options import DECLARED, RECIPES, stages_of
 
