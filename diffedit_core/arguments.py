@@ -178,8 +178,8 @@ def add_common(command):
         "--sequential",
         action=argparse.BooleanOptionalAction,
         default=NONE,
-        help="have the weights of the text encoder, the UNet and the autoencoder in memory one after "
-        "the other, the same picture for less memory; by default where the free memory asks for it",
+        help="have the weights of text encoder, UNet and autoencoder in memory one after the "
+        "other: the same picture for less memory; by default where the free memory asks for it",
     )
     model.add_argument(
         "--kernels",

@@ -57,7 +57,7 @@ def text_states(model, batch, ahead=()):
     """A function: a sentence, or a tuple of B of them -> text states [B,S,D].
 
     The model encodes each sentence once: when it is first asked for, or all those of `ahead` with
-    the first that is, so that a model that has its components one after the other goes back to none.
+    the first that is, so that a model that has one component at a time goes back to none.
     """
     known = {}
 
