@@ -175,6 +175,13 @@ def add_common(command):
         "--hf32", action="store_true", help="on Ascend, round fp32 products to 11 bits: faster"
     )
     model.add_argument(
+        "--sequential",
+        action=argparse.BooleanOptionalAction,
+        default=NONE,
+        help="have the weights of text encoder, UNet and autoencoder in memory one after the "
+        "other: the same picture for less memory; by default where the free memory asks for it",
+    )
+    model.add_argument(
         "--kernels",
         default="auto",
         metavar="NAME",

@@ -122,6 +122,7 @@ def run(arguments):
 
     bars = Bars(arguments.quiet)
     settings = dict(dtype=arguments.dtype, kernels=kernel_name(arguments), hf32=arguments.hf32)
+    settings["sequential"] = one_by_one(arguments, found, job, costs)
     with bars.open("loading", 3) as step:
         loaded = model.Model.load(found, on_component=lambda name: step(name), **settings)
     loaded.on_compile = bars.note
@@ -154,6 +155,26 @@ def run(arguments):
     if not arguments.quiet and "-" not in written:
         print("\n".join(written))
     return 0
+
+
+def one_by_one(arguments, found, job, costs):
+    """Whether to have the weights of one component at a time in memory: as --sequential says, else
+    where all of them would take more than there is, which a line then says."""
+    from . import memory, plan, weights
+
+    asked = given(arguments, "sequential")
+    if asked is not None or not weights.releasable():
+        return bool(asked)
+    needed = sum(plan.memory(arguments, found, job, costs, kernel_name(arguments)))
+    free = memory.available()
+    short = memory.needs_sequence(free, needed)
+    if short and not arguments.quiet:
+        print(
+            f"diffedit: {free / 2**30:.1f} GiB are free of about {needed / 2**30:.1f} that all "
+            "weights at once would need: one component at a time (--no-sequential keeps them)",
+            file=sys.stderr,
+        )
+    return short
 
 
 def model_place(source, half=False):

@@ -226,7 +226,7 @@ def edit(
     """
     prompts = Prompts.of(source, targets, negative, mask_negative, inversion_negative)
     run = Run.of(model, options, parts or Parts.of(options), keep, watch)
-    text = text_states(model, image.shape[0])
+    text = text_states(model, image.shape[0], prompts.needed(options, mask is not None, only_mask))
     latents, starts = encode(model, image, run, draws, tiling)
 
     if mask is None:
@@ -236,10 +236,11 @@ def edit(
     chosen = [t for t, (_, cells) in found.items() if not only_mask and cells.asnumpy().any()]
     states = _states(run, latents, draws, text, prompts) if chosen else None
     edits, roundtrip = {}, functools.lru_cache(lambda: model.decode_latents(latents, tiling))
+    paths = {t: _decoded(run, states, found[t][1], text, prompts, t) for t in chosen}
     for target, (noise_map, cells) in found.items():
         arrays = None if noise_map is None else noise_map.asnumpy(), cells.asnumpy()
         if target in chosen:
-            decoded, key = _decoded(run, states, cells, text, prompts, target)
+            decoded, key = paths[target]
 
             def finished(arrays=arrays, decoded=decoded):
                 pixels = model.decode_latents(decoded, tiling)

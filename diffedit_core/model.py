@@ -8,22 +8,13 @@ import mindspore as ms
 import numpy as np
 
 from . import clip, kernels as K, params as P, tokenizer as T, trace, unet, vae
+from . import weights as W
 from .errors import InputError
 from .folder import COMPONENTS, ORCHARD, Found, check
 from .folder import describe, read_configs, weight_files  # noqa: F401
 from .graphs import Graph, signature
 from .hub import find  # noqa: F401
-
-# copies of the UNet's first level that a graph keeps: SD 2.1, 512x512, MindSpore 2.8 on a CPU
-ACTIVATION_LAYERS = 330
-
-VAE_LAYERS = 10  # the same of the VAE's
-
-BASE_BYTES = 450 << 20  # MindSpore itself
-
-# kernels -> latent cells that the UNet takes at a time. On a CPU more gain no speed, but cost
-# memory. On Ascend, unmeasured, they bound memory and the parts of attention that a graph unrolls.
-CELLS_AT_ONCE = {"cpu": 4096, **dict.fromkeys(K.UNTRIED, 32768)}
+from .memory import default_cells, rows_at_once
 
 # (kernels, dtype) -> {function: calls of a shape that run operation by operation before it is
 # compiled}: where that gives the same bits, and a compilation takes as long as a dozen of them.
@@ -41,6 +32,10 @@ class Model:
         graphs: {"text_encoder", "unet", "vae_encoder", "vae_decoder"} -> `Graph`.
         on_compile: None, or called with a text before a graph compiles and with "" after its first
             run.
+        weights: {component: `weights.Weights`}; empty where the parameters were given.
+        sequential: whether only the component that computes has its weights in memory. It may be
+            set at any time; each change of the component then reads its files again, and no bit of
+            a result changes.
     """
 
     def __init__(self, configs, tokenizer, params, dtype="fp32", kernels=None, cells_at_once=None):
@@ -54,7 +49,7 @@ class Model:
             "vae_encoder": Graph(vae.encode, params["vae"], configs.vae, kernels),
             "vae_decoder": Graph(vae.decode, params["vae"], configs.vae, kernels),
         }
-        self.on_compile = None
+        self.on_compile, self.weights, self.sequential = None, {}, False
         self._calls = Counter()  # of (graph, signature of its inputs)
         named = kernels if isinstance(kernels, str) else None
         self._before = CALLS_BEFORE.get((named, dtype), {})
@@ -69,6 +64,7 @@ class Model:
         variant=None,
         cells_at_once=None,
         hf32=False,
+        sequential=False,
     ):
         """Load a folder in the public layout, or a repository id.
 
@@ -82,23 +78,48 @@ class Model:
             cells_at_once: how many latent cells the UNet takes at a time (see `rows_at_once`), 0
                 for any number; by default what suits the kernels.
             hf32: on Ascend, let fp32 products be rounded to HF32 (11 bits of mantissa): faster.
+            sequential: on a CPU, have the weights of one component at a time in memory, each read
+                when it is first needed; then also what is wrong with their values is said.
         Raises:
-            InputError: anything is missing, malformed, unknown, or does not fit together.
+            InputError: anything is missing, malformed, unknown, or does not fit together; or
+                `sequential` on a device whose memory MindSpore manages.
         """
         if dtype not in P.DTYPES:
             raise InputError(f"The dtype is {dtype!r}: choose one of {', '.join(P.DTYPES)}.")
         K.set_up(dtype, hf32)
+        if sequential and not W.releasable():
+            raise InputError(
+                f"sequential is for a CPU, MindSpore runs on {K.device()}: leave it out."
+            )
         half = "fp16" in (dtype, variant)
         found = source if isinstance(source, Found) else check(source, half)
-        params = {}
+        weights = {}
         for component, files in found.files.items():
             if on_component is not None:
                 on_component(component)
-            params[component] = P.load(files, found.configs.specs(component), dtype)
-        return cls(found.configs, found.tokenizer, params, dtype, kernels, cells_at_once)
+            weights[component] = W.Weights(files, found.configs.specs(component), dtype)
+            if not sequential:
+                weights[component].fill()
+        params = {component: w.params for component, w in weights.items()}
+        model = cls(found.configs, found.tokenizer, params, dtype, kernels, cells_at_once)
+        model.weights, model.sequential = weights, sequential
+        return model
+
+    def _hold(self, name):
+        """The weights of a graph are in memory, and with `sequential` no others."""
+        (component,) = [c for c in COMPONENTS if name.startswith(c)]
+        if self.sequential:
+            others = [w for c, w in self.weights.items() if c != component and w.filled]
+            for other in others:
+                other.release()
+            if others:
+                W.trim()
+        if component in self.weights:
+            self.weights[component].fill()
 
     def _run(self, name, *inputs):
         """Run a graph, announce its compilation, and refuse results that are not finite."""
+        self._hold(name)
         graph, key = self.graphs[name], (name, signature(inputs))
         before = self._calls[key] - self._before.get(name, 0)
         self._calls[key] += 1
@@ -231,46 +252,6 @@ class Model:
 
     def _decode(self, latents):
         return self._run("vae_decoder", self._cast(ms.Tensor(latents))).astype(ms.float32).asnumpy()
-
-
-def estimate_memory(configs, latent_size, rows, dtype, kernels, unets=1):
-    """(weights, activations) in bytes of a run whose largest UNet batch has `rows` latents of size
-    (h, w): an estimate.
-
-    A compiled graph keeps its memory, so that the VAE's comes on top, and the inversion's batch of
-    one where the kernels run large batches whole. `unets` are the graphs of the UNet: three with
-    deep features that are reused, each counted as if it were whole.
-    """
-    width = {"fp32": 4, "fp16": 2, "bf16": 2}[dtype]
-    weights = width * sum(P.count(configs.specs(c)) for c in COMPONENTS)
-    cells = latent_size[0] * latent_size[1]
-    batches = {rows_at_once(n, cells, default_cells(kernels)) for n in (rows, 1)}
-    layer = 4 * sum(batches) * cells * configs.unet.block_out_channels[0]
-    scores = score_bytes(configs, cells, max(batches), dtype, kernels)
-    pixels = 4 * cells * configs.vae.factor**2 * configs.vae.block_out_channels[0]
-    return weights, unets * ACTIVATION_LAYERS * layer + VAE_LAYERS * pixels + scores + BASE_BYTES
-
-
-def score_bytes(configs, cells, rows, dtype, kernels):
-    """Bytes of the largest scores of attention, in the UNet's first level or the VAE's middle."""
-    heads, width = configs.unet.heads[0], configs.unet.block_out_channels[0]
-    unet_bytes = K.score_bytes(kernels, dtype, rows, heads, width // heads, cells)
-    width = configs.vae.block_out_channels[-1]
-    return max(unet_bytes, K.score_bytes(kernels, dtype, 1, 1, width, cells))
-
-
-def default_cells(kernels):
-    """The `cells_at_once` of these kernels; a table of one's own is taken for the device's."""
-    name = kernels if isinstance(kernels, str) else K.default_kernels()
-    return CELLS_AT_ONCE.get(name, 0)
-
-
-def rows_at_once(rows, cells, cells_at_once):
-    """How many of the latents of a batch, of so many cells each, to run at once: the largest
-    divisor of their number that is at most `cells_at_once` cells, but at least one; all of them
-    for 0."""
-    most = max(1, (cells_at_once or rows * cells) // cells)
-    return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= most)
 
 
 def warn_of_slow_convolution(kernels):

@@ -146,20 +146,27 @@ def load(files, specs, dtype="fp32"):
             given twice, of another shape or not finite. All bad names of all files are in the one
             message.
     """
-    wanted, found = flatten(specs), {}
-    sources, problems = _locate(files, wanted)
+    found = {path: _parameter(path, array, dtype) for path, array in read(files, specs, dtype)}
+    return tree_map(lambda path, _: found[path], specs)
+
+
+def read(files, specs, dtype="fp32"):
+    """What `load` reads, leaf by leaf: (path, array of the file's dtype), in the files' order.
+
+    A problem with the values is raised after the last leaf; from the first of them on no more
+    leaves are given.
+    """
+    sources, problems = _locate(files, flatten(specs))
     for file, names in sources.items():
         for name, array in _read_arrays(file, names):
-            leaf = canonical(name)
             if not np.isfinite(array).all():
                 problems.append(f"{name!r} in {file} holds NaN or infinity")
             elif _overflows(array, NUMPY_DTYPES[dtype]):
                 remedy = " (use fp32)" if dtype == "fp16" else ""
                 problems.append(f"{name!r} in {file} does not fit into {dtype}{remedy}")
             elif not problems:
-                found[leaf] = _parameter(leaf, array, dtype)
+                yield canonical(name), array
     _refuse(problems)
-    return tree_map(lambda path, _: found[path], specs)
 
 
 def check(files, specs):

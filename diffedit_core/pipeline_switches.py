@@ -10,6 +10,7 @@ from .foreign import shown
 from .pipeline_checks import check, warn, whole
 from .pipeline_loading import dtype_name
 from .vae import Tiling
+from .weights import releasable
 
 # what the public pipeline can be asked for, and why nothing changes
 HARMLESS = {
@@ -124,19 +125,26 @@ class Switches:
             warn(f"{call} has no effect: {why}.")
 
     def enable_model_cpu_offload(self, gpu_id=None, device=None):
-        """Nothing moves, and this says why. There is one device, whatever `gpu_id` and `device`
-        name."""
-        why = "the compiled graphs hold the weights on the device (for less memory: fp16, or tiles)"
-        if K.device() == "CPU":
-            why = "the model is already on the CPU"
-        self._say("enable_model_cpu_offload", why)
+        """On a CPU, have the weights of one component at a time in memory from now on: the others
+        are given back, and read again from the model's files when they are needed. No bit of a
+        result changes, and nothing compiles anew.
+
+        There is one device, whatever `gpu_id` and `device` name. On another one than a CPU nothing
+        moves, and a warning says why.
+        """
+        if releasable():
+            self.model.sequential = True
+        else:
+            why = "the compiled graphs hold the weights on the device (for less memory: fp16, or "
+            self._say("enable_model_cpu_offload", f"{why}tiles)")
 
     def enable_sequential_cpu_offload(self, gpu_id=None, device=None):
         """The same as `enable_model_cpu_offload`."""
         self.enable_model_cpu_offload()
 
     def disable_model_cpu_offload(self):
-        """Nothing changes: all weights are on the device."""
+        """Weights stay in memory once they are there."""
+        self.model.sequential = False
 
     def enable_vae_slicing(self):
         """Nothing changes: pictures always pass the VAE one at a time, which is what this asks

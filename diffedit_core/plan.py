@@ -102,9 +102,6 @@ def rows_down(options, config, levels, record):
 
 def describe(arguments, found, job, plan, kernels):
     """The lines of `--dry-run`."""
-    from .kernels import default_kernels
-    from .model import estimate_memory
-
     options, editing = job.options, arguments.command == "edit"
     (width, height), worked = job.picture.size, job.image.shape[2:]
     yield f"model             {found.path}"
@@ -143,17 +140,28 @@ def describe(arguments, found, job, plan, kernels):
             yield f"decoding window   {seen}, all that the decoding's evaluations see"
     else:
         yield f"UNet evaluations  {plan.mask_evaluations} for the mask"
-    weights, activations = estimate_memory(
+    weights, activations = memory(arguments, found, job, plan, kernels)
+    yield (
+        f"memory            about {(weights + activations) / 2**30:.1f} GiB: "
+        f"{weights / 2**30:.1f} weights, {activations / 2**30:.1f} activations (an estimate)"
+    )
+    largest = sum(memory(arguments, found, job, plan, kernels, sequential=True))
+    yield f"                  about {largest / 2**30:.1f} GiB with --sequential"
+
+
+def memory(arguments, found, job, plan, kernels, sequential=False):
+    """(weights, activations) in bytes that an edit takes (`memory.estimate_memory`)."""
+    from .kernels import default_kernels
+    from .memory import estimate_memory
+
+    return estimate_memory(
         found.configs,
         job.shape[1:],
         plan.largest_batch,
         arguments.dtype,
         kernels or default_kernels(),
         unets=3 if plan.shallow_evaluations else 1,
-    )
-    yield (
-        f"memory            about {(weights + activations) / 2**30:.1f} GiB: "
-        f"{weights / 2**30:.1f} weights, {activations / 2**30:.1f} activations (an estimate)"
+        sequential=sequential,
     )
 
 

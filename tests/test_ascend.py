@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mindspore import mint, ops
 
-from diffedit_core import kernels as K, model as M, params as P
+from diffedit_core import kernels as K, memory, model as M, params as P
 from diffedit_core.kernels import ascend, chips
 from tests.test_config import refused
 from tests.test_kernels import CASES, assert_near, prepared
@@ -181,8 +181,8 @@ def test_the_estimate_counts_the_scores():
         ("fp32", "cpu", 0),
     ):
         assert K.score_bytes(kernels, dtype, 2, heads, width, cells) == wanted
-        known = M.estimate_memory(configs, (64, 64), 2, dtype, kernels)[1]
-        scores = M.score_bytes(configs, cells, 2, dtype, kernels)
+        known = memory.estimate_memory(configs, (64, 64), 2, dtype, kernels)[1]
+        scores = memory.score_bytes(configs, cells, 2, dtype, kernels)
         assert scores >= wanted and known > scores
     wide = ascend.WIDEST_HEAD + 1
     assert K.score_bytes("ascend", "bf16", 1, 1, wide, cells) == ascend.SCORE_COPIES * 4 * cells**2

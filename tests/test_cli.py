@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from diffedit_core import background, cli, edit as stages, model as M
+from diffedit_core import background, cli, edit as stages, memory, model as M
 from diffedit_core.arguments import MASK_STAGES, flag, parser
+from diffedit_core.errors import InputError
 from diffedit_core.integrators import INTEGRATORS
 from diffedit_core.options import DECLARED, RECIPES, stages_of
 
@@ -851,6 +852,43 @@ def test_info_of_a_bad_model(broken, capsys):
 
 def test_no_bf16_on_a_cpu(broken, capsys):
     assert "bf16" in refused(capsys, "edit", "apples.png", *PROMPTS, *SMALL, "--dtype", "bf16")
+
+
+@pytest.mark.parametrize(
+    "free, words, wanted",
+    (
+        (0, (), True),
+        (1 << 45, (), False),
+        (None, (), False),
+        (0, ("--no-sequential",), False),
+        (1 << 45, ("--sequential",), True),
+    ),
+)
+def test_weights_come_one_after_the_other_where_the_memory_asks_for_it(
+    work, monkeypatch, capsys, free, words, wanted
+):
+    """A line says so where nobody asked for it."""
+    given = []
+
+    def load(*_, sequential, **__):
+        given.append(sequential)
+        raise InputError("that is enough")
+
+    monkeypatch.setattr(memory, "available", lambda: free)
+    monkeypatch.setattr(M.Model, "load", load)
+    assert main("edit", "apples.png", *PROMPTS, *SMALL, *words) == 2
+    err = capsys.readouterr().err
+    assert given == [wanted]
+    assert ("0.0 GiB are free of about 0." in err) == (wanted and not words)
+    assert main("edit", "apples.png", *PROMPTS, *SMALL, *words, "--quiet") == 2
+    assert given == [wanted] * 2 and "GiB" not in capsys.readouterr().err
+
+
+def test_the_flag_reaches_the_model_and_changes_no_pixel(work):
+    edit("--out", "whole.png", "--no-sequential")
+    edit("--out", "one.png", "--sequential")
+    assert np.array_equal(pixels("whole.png"), pixels("one.png"))
+    assert main("edit", "apples.png", *PROMPTS, *SMALL, "--sequential", "--dry-run") == 0
 
 
 def test_no_hf32_on_a_cpu(broken, capsys):

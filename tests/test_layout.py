@@ -241,23 +241,29 @@ def test_functions_are_short():
 DEVICES = ("CPU", "Ascend", "GPU")
 
 
+CPU_ONLY = ("pipeline_switches", "weights")
+
+
 def test_only_kernels_choose_by_device():
-    """Elsewhere a device is asked for twice only, through `kernels.device`: to refuse bf16, to say
-    that nothing can be moved."""
+    """Elsewhere a device is asked for through `kernels.device` only: whether weights can be given
+    back (and `pipe.cpu()` names one)."""
     asked = {
         module: {s for s in strings(syntax(module)) if s in DEVICES or s == "device_target"}
         for module in MODULES
     }
     assert asked.pop("kernels") >= {"CPU", "Ascend", "device_target"}
     for module, names in asked.items():
-        assert names <= ({"CPU"} if module in ("model", "pipeline_switches") else set()), module
+        assert names <= ({"CPU"} if module in CPU_ONLY else set()), module
 
 
 def test_only_kernels_name_their_lowerings():
-    """No other file tells "cpu" from "ascend", but for the warning about one of them."""
+    """No other file tells "cpu" from "ascend", but for the warning about one of them and what it
+    takes of memory."""
     for module in MODULES:
         used = {s for s in strings(syntax(module)) if s in ("cpu", "ascend", "reference")}
-        assert module == "kernels" or used <= ({"cpu"} if module == "model" else set()), module
+        assert module == "kernels" or used <= (
+            {"cpu"} if module in ("model", "memory") else set()
+        ), module
 
 
 # ---- the parameter listing -----------------------------------------------------------------------

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from diffedit_core import clip, hub, kernels as K, model as M, params as P, unet
+from diffedit_core import clip, hub, kernels as K, memory, model as M, params as P, unet
 from diffedit_core.hub import choose_weights
 from diffedit_core.model import Model
 from tests import traces
@@ -562,16 +562,16 @@ def test_a_large_batch_runs_in_parts(monkeypatch, folder):
 def test_rows_at_once(rows, cells, limit):
     """A divisor of the batch, the largest within the limit, but at least one; without a limit the
     whole batch."""
-    some = M.rows_at_once(rows, cells, limit)
+    some = memory.rows_at_once(rows, cells, limit)
     fitting = [n for n in range(1, rows + 1) if rows % n == 0 and (not limit or n * cells <= limit)]
     assert some == max(fitting, default=1)
 
 
 def test_default_cells():
     """A table of one's own is for the device that runs it."""
-    assert M.default_cells("cpu") == 4096
-    assert M.default_cells("reference") == 0 < M.default_cells("ascend")
-    assert M.default_cells({}) == M.default_cells(K.default_kernels())
+    assert memory.default_cells("cpu") == 4096
+    assert memory.default_cells("reference") == 0 < memory.default_cells("ascend")
+    assert memory.default_cells({}) == memory.default_cells(K.default_kernels())
 
 
 def half_layer_norm(x, weight, bias, eps):

@@ -419,13 +419,31 @@ def test_clip_skip(pipe):
 def test_offload_moves_nothing_and_says_why(pipe, monkeypatch):
     """A program that asks for it runs on."""
     monkeypatch.setattr(pipe, "_said", set(), raising=False)
-    monkeypatch.setattr(switches.K, "device", lambda: "Ascend")
+    monkeypatch.setattr(switches, "releasable", lambda: False)
     with pytest.warns(UserWarning, match="graphs hold the weights.*fp16"):
         pipe.enable_model_cpu_offload(gpu_id=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pipe.enable_sequential_cpu_offload()  # said once
         pipe.disable_model_cpu_offload()
+    assert not pipe.model.sequential
+
+
+@pytest.mark.parametrize("name", ("enable_model_cpu_offload", "enable_sequential_cpu_offload"))
+def test_offload_has_one_component_in_memory_and_changes_no_bit(pipe, name):
+    """Over several calls; `disable_model_cpu_offload` ends it."""
+    whole = pipe.encode_prompt("a cat")
+    getattr(pipe, name)()
+    pipe.model.encode_image(np.zeros((1, 3, 48, 64), np.float32))
+    for _ in range(2):
+        assert [c for c, w in pipe.model.weights.items() if w.filled] == ["vae"]
+        found = pipe.encode_prompt("a cat")
+        assert all(np.array_equal(a.asnumpy(), b.asnumpy()) for a, b in zip(found, whole))
+        pipe.model.encode_image(np.zeros((1, 3, 48, 64), np.float32))
+    pipe.disable_model_cpu_offload()
+    pipe.encode_prompt("a cat")
+    pipe.model.predict(ms.ops.zeros((1, 4, 6, 8)), 5, found[0][:1])
+    assert all(weights.filled for weights in pipe.model.weights.values())
 
 
 # Refusals

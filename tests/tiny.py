@@ -28,7 +28,13 @@ def compiled(folder, dtype, kernels, variant):
 
 
 def shared_load(
-    source=ORCHARD, dtype="fp32", kernels=None, on_component=None, variant=None, hf32=False
+    source=ORCHARD,
+    dtype="fp32",
+    kernels=None,
+    on_component=None,
+    variant=None,
+    hf32=False,
+    sequential=False,
 ):
     """In place of `Model.load`: what a test sets on the model stays with that test."""
     if isinstance(kernels, dict):  # one of a test's own
@@ -36,7 +42,9 @@ def shared_load(
     folder = Path(getattr(source, "path", source))
     for name in folder.iterdir() if on_component else ():
         on_component(name.name)
-    return copy.copy(compiled(folder, dtype, kernels, variant))
+    model = copy.copy(compiled(folder, dtype, kernels, variant))
+    model.sequential = sequential
+    return model
 
 
 def tiny_model():

@@ -12,7 +12,7 @@ from typing import Callable, NamedTuple
 
 from diffedit_core import clip, unet, vae
 from diffedit_core.kernels import ascend
-from diffedit_core.model import CELLS_AT_ONCE, rows_at_once
+from diffedit_core.memory import CELLS_AT_ONCE, rows_at_once
 
 from ..kernels.models import KNOWN
 from . import sketch
@@ -159,7 +159,7 @@ RULES = {
     ),
     "score bytes": Rule(
         f"scores of at most {ascend.SCORE_BYTES >> 20} MiB at a time",
-        "this project: what `model.estimate_memory` counts",
+        "this project: what `memory.estimate_memory` counts",
         ("BatchMatMul",),
         lambda call, family: _score_bytes(call) > ascend.SCORE_BYTES,
     ),

@@ -75,6 +75,7 @@ LOWERINGS = {
         "attention": cpu.attention,
         "group_norm": cpu.group_norm,
         "layer_norm": library.layer_norm,
+        "gelu": cpu.gelu,
         "silu": library.silu,
         "upsample": cpu.upsample,
     },

@@ -9,7 +9,7 @@ import math
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import Tensor, mint, ops
 
 from . import composites, library, reference, winograd
 from .library import after, joined
@@ -21,6 +21,7 @@ CHUNK_BYTES = 4 << 20  # so many that their wide layer has this size,
 CHUNK_ROWS = 256  # but at least this many
 CELLS = 1024  # a convolution saves products where a picture has so many cells,
 CHANNELS = 128  # and so many channels come in and go out
+TRANSPOSE_BYTES = 1 << 20  # what is larger is not transposed by a kernel that keeps indices
 
 # The parts of a feed-forward that is taken whole.
 PARTS = {"linear": library.linear, "gelu": library.gelu}
@@ -52,6 +53,19 @@ def saves_products(shape, kernel, stride, padding, cells=CELLS, channels=CHANNEL
     return fits and shape[2] % 2 == 0 and large
 
 
+def gelu(x):
+    """The reference's bits. A division by a number keeps 16 bytes of indices for each element
+    (MindSpore 2.8), `mint.div` none."""
+    return x * 0.5 * (1 + ops.erf(mint.div(x, math.sqrt(2))))
+
+
+def transposed(x):
+    """[B,T,C] -> [B,C,T]. `swapaxes` keeps 8 to 16 bytes of indices for each element as long as its
+    graph is there (MindSpore 2.8); `mint.transpose` none, but it is slower where that is little."""
+    large = 4 * x.shape[0] * x.shape[1] * x.shape[2] > TRANSPOSE_BYTES
+    return mint.transpose(x, 1, 2) if large else x.swapaxes(1, 2)
+
+
 def linear_from_picture(x, weight, bias, picture_bytes=PICTURE_BYTES):
     """One product for each large picture, transposed on the fly: a transpose keeps twice its size
     in memory (MindSpore 2.8).
@@ -60,7 +74,8 @@ def linear_from_picture(x, weight, bias, picture_bytes=PICTURE_BYTES):
     """
     batch, channels, height, width = x.shape
     if 4 * batch * channels * height * width <= picture_bytes:
-        return composites.linear_from_picture(PARTS, x, weight, bias)
+        cells = transposed(x.reshape(batch, channels, height * width))
+        return library.linear(cells, composites.matrix(weight), bias)
     weight = composites.matrix(weight)
     product = ops.MatMul(transpose_a=True, transpose_b=True)
     cells = ()
@@ -75,7 +90,8 @@ def linear_to_picture(x, weight, bias, height, width, picture_bytes=PICTURE_BYTE
     """One product for each large picture, with the factors exchanged, so that the channels come
     first."""
     if 4 * x.shape[0] * weight.shape[0] * height * width <= picture_bytes:
-        return composites.linear_to_picture(PARTS, x, weight, bias, height, width)
+        y = transposed(library.linear(x, composites.matrix(weight), bias))
+        return y.reshape(x.shape[0], weight.shape[0], height, width)
     weight = composites.matrix(weight)
     pictures = ()
     for i in range(x.shape[0]):
@@ -103,7 +119,7 @@ def geglu(
     pieces = ()
     for start in range(0, flat.shape[0], rows):
         h = library.linear(after(flat[start : start + rows], pieces), weight, bias)
-        h = h[:, :half] * reference.gelu(h[:, half:])
+        h = h[:, :half] * gelu(h[:, half:])
         pieces = pieces + (library.linear(h, weight_out, bias_out),)
     return joined(pieces, 0).reshape(*x.shape[:-1], weight_out.shape[0])
 
@@ -121,8 +137,7 @@ def attention(query, key, value, heads, causal, score_bytes=SCORE_BYTES):
     ahead = reference.causal_mask(length) if causal else None
     if 4 * batch * heads * length * tokens <= score_bytes:
         q, k, v = [split_heads(t, heads) for t in (query, key, value)]
-        y = attend(q, k, v, ahead).reshape(batch, heads, length, dim)
-        return y.swapaxes(1, 2).reshape(batch, length, channels).astype(value.dtype)
+        return joined_heads(attend(q, k, v, ahead), heads).astype(value.dtype)
 
     rows = max(1, score_bytes // (4 * batch * tokens))  # query rows whose scores fit
     columns, pieces = (), ()
@@ -140,10 +155,14 @@ def attention(query, key, value, heads, causal, score_bytes=SCORE_BYTES):
 
 
 def split_heads(x, heads):
-    """[B,T,C] -> [B*heads,T,C/heads] in fp32."""
-    batch, length, channels = x.shape
-    x = x.astype(ms.float32).reshape(batch, length, heads, channels // heads)
-    return x.swapaxes(1, 2).reshape(batch * heads, length, channels // heads)
+    """[B,T,C] -> [heads*B,T,C/heads] in fp32, by copies of columns: a transpose keeps indices."""
+    x = x.astype(ms.float32)
+    return joined(ops.Split(2, heads)(x), 0) if heads > 1 else x
+
+
+def joined_heads(x, heads):
+    """[heads*B,T,C/heads] -> [B,T,C], what `split_heads` split."""
+    return joined(ops.Split(0, heads)(x), 2) if heads > 1 else x
 
 
 def attend(q, k, v, ahead):
