@@ -390,6 +390,30 @@ def test_pictures_one_by_one_are_the_same(monkeypatch, case, dtype):
         assert pieces == wanted_pieces
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("attention")])
+def test_heads_cut_out_are_those_of_a_transpose(case):
+    """Bit for bit, whichever way a size takes."""
+    _, tensors, options, wanted = prepared(case, np.float32)
+    size = 4 * tensors[0].size
+    cut, whole = (
+        cpu.attention(*tensors, *options, transpose_bytes=limit).asnumpy()
+        for limit in (size - 1, size)
+    )
+    assert np.array_equal(cut, whole) and np.abs(cut - wanted).max() < 1e-5
+    x, heads = tensors[0], options[0]
+    for way in (True, False):
+        assert np.array_equal(cpu.joined_heads(cpu.split_heads(x, heads, way), heads, way), x)
+
+
+def test_large_arrays_are_transposed_in_another_way_and_are_the_same(monkeypatch):
+    x, seen = ms.Tensor(normal(3, 5, 7)), []
+    other = cpu.mint.transpose
+    monkeypatch.setattr(cpu.mint, "transpose", lambda *of: seen.append(of[1:]) or other(*of))
+    for limit, ways in ((4 * 3 * 5 * 7, []), (4 * 3 * 5 * 7 - 1, [(1, 2)])):
+        found = cpu.transposed(x, limit)
+        assert np.array_equal(found.asnumpy(), x.asnumpy().swapaxes(1, 2)) and seen == ways
+
+
 # --- fewer products -------------------------------------------------------------------------------
 
 

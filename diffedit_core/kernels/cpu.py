@@ -59,10 +59,10 @@ def gelu(x):
     return x * 0.5 * (1 + ops.erf(mint.div(x, math.sqrt(2))))
 
 
-def transposed(x):
+def transposed(x, transpose_bytes=TRANSPOSE_BYTES):
     """[B,T,C] -> [B,C,T]. `swapaxes` keeps 8 to 16 bytes of indices for each element as long as its
     graph is there (MindSpore 2.8); `mint.transpose` none, but it is slower where that is little."""
-    large = 4 * x.shape[0] * x.shape[1] * x.shape[2] > TRANSPOSE_BYTES
+    large = 4 * x.shape[0] * x.shape[1] * x.shape[2] > transpose_bytes
     return mint.transpose(x, 1, 2) if large else x.swapaxes(1, 2)
 
 
@@ -124,7 +124,9 @@ def geglu(
     return joined(pieces, 0).reshape(*x.shape[:-1], weight_out.shape[0])
 
 
-def attention(query, key, value, heads, causal, score_bytes=SCORE_BYTES):
+def attention(
+    query, key, value, heads, causal, score_bytes=SCORE_BYTES, transpose_bytes=TRANSPOSE_BYTES
+):
     """All heads at once where their scores fit, else a slice of one head's queries after the other.
 
     A large transpose keeps twice its size in memory until the graph is gone (MindSpore 2.8), so
@@ -136,8 +138,9 @@ def attention(query, key, value, heads, causal, score_bytes=SCORE_BYTES):
     query = query * (1 / math.sqrt(dim))
     ahead = reference.causal_mask(length) if causal else None
     if 4 * batch * heads * length * tokens <= score_bytes:
-        q, k, v = [split_heads(t, heads) for t in (query, key, value)]
-        return joined_heads(attend(q, k, v, ahead), heads).astype(value.dtype)
+        cut = 4 * batch * length * channels > transpose_bytes
+        q, k, v = [split_heads(t, heads, cut) for t in (query, key, value)]
+        return joined_heads(attend(q, k, v, ahead), heads, cut).astype(value.dtype)
 
     rows = max(1, score_bytes // (4 * batch * tokens))  # query rows whose scores fit
     columns, pieces = (), ()
@@ -154,15 +157,24 @@ def attention(query, key, value, heads, causal, score_bytes=SCORE_BYTES):
     return joined(columns, 2).astype(value.dtype)
 
 
-def split_heads(x, heads):
-    """[B,T,C] -> [heads*B,T,C/heads] in fp32, by copies of columns: a transpose keeps indices."""
+def split_heads(x, heads, cut):
+    """[B,T,C] -> [B*heads,T,C/heads] in fp32 by a transpose, or [heads*B,T,C/heads] by cutting
+    columns, which keeps no indices."""
     x = x.astype(ms.float32)
-    return joined(ops.Split(2, heads)(x), 0) if heads > 1 else x
+    if cut:
+        return joined(ops.Split(2, heads)(x), 0) if heads > 1 else x
+    batch, length, channels = x.shape
+    x = x.reshape(batch, length, heads, channels // heads).swapaxes(1, 2)
+    return x.reshape(batch * heads, length, channels // heads)
 
 
-def joined_heads(x, heads):
-    """[heads*B,T,C/heads] -> [B,T,C], what `split_heads` split."""
-    return joined(ops.Split(0, heads)(x), 2) if heads > 1 else x
+def joined_heads(x, heads, cut):
+    """[B,T,C] of what `split_heads` split in the same way."""
+    if cut:
+        return joined(ops.Split(0, heads)(x), 2) if heads > 1 else x
+    stack, length, dim = x.shape
+    x = x.reshape(stack // heads, heads, length, dim).swapaxes(1, 2)
+    return x.reshape(stack // heads, length, heads * dim)
 
 
 def attend(q, k, v, ahead):

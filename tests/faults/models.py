@@ -208,6 +208,20 @@ FAULTS = (
         "gradients",
     ),
     Fault(
+        "heads cut out of the pictures' axis",
+        "diffedit_core/kernels/cpu",
+        "return joined(ops.Split(2, heads)(x), 0) if heads > 1 else x",
+        "return x.reshape(x.shape[0] * heads, x.shape[1], -1)",
+        "heads",
+    ),
+    Fault(
+        "large arrays are not transposed",
+        "diffedit_core/kernels/cpu",
+        "return mint.transpose(x, 1, 2) if large else x.swapaxes(1, 2)",
+        "return x.reshape(x.shape[0], x.shape[2], x.shape[1]) if large else x.swapaxes(1, 2)",
+        "transposed",
+    ),
+    Fault(
         "fewer products with a sign exchanged",
         "diffedit_core/kernels/winograd",
         "(m0 + m1 + m2, m1 - m2 - m3)",
