@@ -158,8 +158,7 @@ def run(arguments):
 
 
 def one_by_one(arguments, found, job, costs):
-    """Whether to have the weights of one component at a time in memory: as --sequential says, else
-    where all of them would take more than there is, which a line then says."""
+    """Whether to hold one component's weights at a time: --sequential, or else a lack of memory."""
     from . import memory, plan, weights
 
     asked = given(arguments, "sequential")
@@ -218,8 +217,7 @@ def prepare(arguments, configs):
     shape = (configs.latent_channels, *(n // factor for n in image.shape[2:]))
     negatives = [given(arguments, n) or "" for n in NEGATIVES]
     prompts = Prompts.of(arguments.source, arguments.target, *negatives)
-    multiple = configs.unet.factor
-    return Job(picture, image, size, mask, options, shape, prompts, multiple)
+    return Job(picture, image, size, mask, options, shape, prompts, configs.unet.factor)
 
 
 NEUTRAL = (0, "decoded")  # values of an option with which those that need it change nothing

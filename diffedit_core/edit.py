@@ -278,8 +278,7 @@ def _states(run, latents, draws, text, prompts):
     """The K+1 states of `trail`, with a warning where a fixed point was not reached."""
     options = run.options
     sentence = prompts.source if options.inversion_prompt == "source" else ""
-    guided = options.inversion_guidance_scale != 1
-    negative = text(prompts.inversion_negative) if guided else None
+    negative = text(prompts.inversion_negative) if options.inversion_guidance_scale != 1 else None
     noise, said = ms.Tensor(draws.posterior), (sentence, prompts.inversion_negative)
     states = iter(trail(run, latents, text(sentence), negative, noise, draws.rolls, said))
     found = [next(states), *run.watch("inversion", options.num_encode_steps, states)]
