@@ -7,7 +7,7 @@ from . import params as P
 from .folder import COMPONENTS
 
 # copies of the UNet's first level that a graph keeps: SD 2.1, 512x512, MindSpore 2.8 on a CPU
-ACTIVATION_LAYERS = 260
+ACTIVATION_LAYERS = 320
 
 VAE_LAYERS = 10  # the same of the VAE's
 

@@ -463,6 +463,8 @@ def test_a_convolution_without_thresholds_is_the_same(case, dtype):
         ((9, 5, 4, 10), (3, 5, 3, 3), 1, (1, 1, 1, 1), False),  # too few cells in each
         ((1, 2, 6, 7), (5, 2, 3, 3), 1, (1, 1, 1, 1), False),  # too few channels come in
         ((1, 5, 6, 7), (2, 5, 3, 3), 1, (1, 1, 1, 1), False),  # or go out
+        ((1, 6, 6, 7), (3, 6, 3, 3), 1, (1, 1, 1, 1), False),  # too large a picture comes in
+        ((1, 3, 6, 7), (6, 3, 3, 3), 1, (1, 1, 1, 1), False),  # or goes out
         ((1, 5, 6, 7), (3, 5, 3, 5), 1, (1, 1, 1, 1), False),
         ((1, 5, 6, 7), (3, 5, 1, 3), 1, (1, 1, 1, 1), False),
         ((1, 5, 6, 7), (3, 5, 3, 3), 2, (1, 1, 1, 1), False),
@@ -471,7 +473,7 @@ def test_a_convolution_without_thresholds_is_the_same(case, dtype):
 )
 def test_which_convolutions_save_products(monkeypatch, shape, kernel, stride, padding, wanted):
     """And that the lowering asks the same, and in fp32 only."""
-    limits = dict(cells=42, channels=3)
+    limits = dict(cells=42, channels=3, picture_bytes=4 * 42 * 5)
     assert cpu.saves_products(shape, kernel, stride, padding, **limits) is wanted
     monkeypatch.setattr(winograd, "conv2d", lambda *_: "fewer")
     monkeypatch.setattr(library, "conv2d", lambda *_: "all")

@@ -1,6 +1,7 @@
 """Which way is the fastest for each call: all ways of an operation in turn, and what the CPU's
 lowering chooses."""
 
+import math
 from typing import NamedTuple
 
 from diffedit_core import kernels as K
@@ -32,7 +33,7 @@ def saving(x, weight, bias, stride, padding):
 
 def can_save(shapes, settings):
     """`saving` computes the call, worth it or not."""
-    return cpu.saves_products(*shapes[:2], *settings, cells=0, channels=0)
+    return cpu.saves_products(*shapes[:2], *settings, cells=0, channels=0, picture_bytes=math.inf)
 
 
 def chosen_convolution(shapes, settings):

@@ -15,7 +15,8 @@ from . import composites, library, reference, winograd
 from .library import after, joined
 
 SCORE_BYTES = 32 << 20  # attention holds at most this many bytes of scores at a time
-PICTURE_BYTES = 16 << 20  # a linear layer of larger pictures takes them one after the other
+PICTURE_BYTES = 16 << 20  # a linear layer of larger pictures takes them one after the other, and a
+# convolution of one that is larger does not save products
 WIDE_BYTES = 32 << 20  # a feed-forward whose wide layer is larger takes some rows at a time:
 CHUNK_BYTES = 4 << 20  # so many that their wide layer has this size,
 CHUNK_ROWS = 256  # but at least this many
@@ -27,30 +28,39 @@ TRANSPOSE_BYTES = 1 << 20  # what is larger is not transposed by a kernel that k
 PARTS = {"linear": library.linear, "gelu": library.gelu}
 
 
-def conv2d(x, weight, bias, stride, padding, cells=CELLS, channels=CHANNELS):
-    """Fewer products for a large picture, the library's convolution otherwise.
+def conv2d(
+    x, weight, bias, stride, padding, cells=CELLS, channels=CHANNELS, picture_bytes=PICTURE_BYTES
+):
+    """Fewer products for a picture that is neither small nor huge, the library's convolution
+    otherwise.
 
     The number of pictures is not asked for, so that each has the same bits in every batch.
     """
-    if saves_products(x.shape, weight.shape, stride, padding, cells, channels):
+    limits = cells, channels, picture_bytes
+    if saves_products(x.shape, weight.shape, stride, padding, *limits):
         if x.dtype == ms.float32:  # its sums and differences would round fp16 once more
             return winograd.conv2d(x, weight, bias)
     return library.conv2d(x, weight, bias, stride, padding)
 
 
-def saves_products(shape, kernel, stride, padding, cells=CELLS, channels=CHANNELS):
-    """Whether `winograd.conv2d` takes such a convolution, and faster than the library: its sums
-    and differences grow with the channels, its savings with their square.
+def saves_products(
+    shape, kernel, stride, padding, cells=CELLS, channels=CHANNELS, picture_bytes=PICTURE_BYTES
+):
+    """Whether `winograd.conv2d` takes such a convolution, faster than the library and in little
+    memory: its sums and differences grow with the channels, its savings with their square, and it
+    holds some six times what comes in and goes out.
 
     Args:
         shape: (B,C,H,W) of the pictures.
         kernel: (C',C,rows,columns).
         stride, padding: of the convolution.
         cells, channels: the fewest of a picture.
+        picture_bytes: the most of a picture that comes in or goes out, in fp32.
     """
     fits = tuple(kernel[2:]) == (3, 3) and stride == 1 and tuple(padding) == (1, 1, 1, 1)
-    large = shape[2] * shape[3] >= cells and min(kernel[:2]) >= channels
-    return fits and shape[2] % 2 == 0 and large
+    area = shape[2] * shape[3]
+    pays = area >= cells and min(kernel[:2]) >= channels
+    return fits and shape[2] % 2 == 0 and pays and 4 * area * max(kernel[:2]) <= picture_bytes
 
 
 def gelu(x):

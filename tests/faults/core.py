@@ -367,8 +367,8 @@ FAULTS = (
     Fault(
         "trail uses the decoding's negative",
         "diffedit_core/edit",
-        "text(prompts.inversion_negative) if guided",
-        "text(prompts.negative) if guided",
+        "text(prompts.inversion_negative) if options",
+        "text(prompts.negative) if options",
         "negative",
     ),
     Fault(
