@@ -171,7 +171,14 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch, tmp_path, capsys):
 
 
 def test_every_way_of_a_convolution_is_measured(tmp_path, monkeypatch, capsys):
-    """Each way of each call that it can compute; the table of the rows of a file is the same."""
+    """Each way of each call that it can compute; the table of the rows of a file is the same. (The
+    largest and the smallest calls are enough.)"""
+
+    def some(settings, plan=suite.plan):
+        calls = [(each, list(each.calls.items())) for each in plan(settings)]
+        return [each._replace(calls=dict(own[:1] + own[-1:])) for each, own in calls]
+
+    monkeypatch.setattr(suite, "plan", some)
     file = tmp_path / "r.jsonl"
     words = ["--tune", "conv2d", "--suite", "vae", "--model", MICRO, "--size", 16, *QUICK]
     assert run(*words, "--out", file) == 0
