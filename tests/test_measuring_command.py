@@ -225,6 +225,15 @@ def test_the_choice_and_what_it_loses():
     assert tune.text(tune.choices(rows[:1])) == "no call that was timed in all ways"
 
 
+def test_what_is_chosen_gains_in_the_committed_measurement():
+    """In all of one evaluation's convolutions, against the library alone."""
+    file = ROOT / "benchmarks" / "results" / "cpu-tune-sd21-base-512.jsonl"
+    found = tune.choices(records.read(file))
+    assert {choice.chosen for choice in found} == {"library", "winograd"}
+    chosen = sum(choice.us[choice.chosen] * choice.count for choice in found)
+    assert chosen < sum(choice.us["library"] * choice.count for choice in found)
+
+
 # --- without measuring ----------------------------------------------------------------------------
 
 
