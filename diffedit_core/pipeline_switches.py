@@ -129,11 +129,13 @@ class Switches:
         are given back, and read again from the model's files when they are needed. No bit of a
         result changes, and nothing compiles anew.
 
-        There is one device, whatever `gpu_id` and `device` name. On another one than a CPU nothing
-        moves, and a warning says why.
+        There is one device, whatever `gpu_id` and `device` name. On another one than a CPU, or with
+        a model that was not read from files, nothing moves, and a warning says why.
         """
-        if releasable():
+        if releasable() and self.model.weights:
             self.model.sequential = True
+        elif releasable():
+            self._say("enable_model_cpu_offload", "the weights were not read from files")
         else:
             why = "the compiled graphs hold the weights on the device (for less memory: fp16, or "
             self._say("enable_model_cpu_offload", f"{why}tiles)")

@@ -405,6 +405,11 @@ def test_heads_cut_out_are_those_of_a_transpose(case):
         assert np.array_equal(cpu.joined_heads(cpu.split_heads(x, heads, way), heads, way), x)
 
 
+def test_gelu_has_the_references_bits():
+    x = ms.Tensor(np.concatenate((np.linspace(-9, 9, 3001), normal(3001))).astype(np.float32))
+    assert np.array_equal(cpu.gelu(x).asnumpy(), reference.gelu(x).asnumpy())
+
+
 def test_large_arrays_are_transposed_in_another_way_and_are_the_same(monkeypatch):
     x, seen = ms.Tensor(normal(3, 5, 7)), []
     other = cpu.mint.transpose

@@ -429,6 +429,13 @@ def test_offload_moves_nothing_and_says_why(pipe, monkeypatch):
     assert not pipe.model.sequential
 
 
+def test_offload_of_weights_without_files_says_that_nothing_moves(pipe, monkeypatch):
+    monkeypatch.setattr(pipe.model, "weights", {})
+    with pytest.warns(UserWarning, match="enable_model_cpu_offload.*not read from files"):
+        pipe.enable_model_cpu_offload()
+    assert not pipe.model.sequential
+
+
 @pytest.mark.parametrize("name", ("enable_model_cpu_offload", "enable_sequential_cpu_offload"))
 def test_offload_has_one_component_in_memory_and_changes_no_bit(pipe, name):
     """Over several calls; `disable_model_cpu_offload` ends it."""
