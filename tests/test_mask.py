@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffedit_core import mask as masks
+from diffedit_core.schedule import guide
 
 from . import reference as R
 from .strategies import latents_like, noise_maps, seeds
@@ -60,6 +61,18 @@ def test_normalise_is_invariant_to_scale(maps, ratio, over, power, factor):
     )
     scaled = normalise(maps * maps.dtype.type(factor), ratio, over)
     assert np.abs(scaled - normalise(maps, ratio, over)).max() <= tolerance(maps)
+
+
+@given(seeds, st.sampled_from((-6.5, 0.5, 3.0, 7.5)), clamp_ratios, ways, quantiles)
+def test_guidance_away_from_one_sentence_scales_the_map_and_no_more(seed, scale, ratio, over, q):
+    draws = np.random.default_rng(seed).normal(size=(3, 2, 4, 5, 7)).astype(np.float32)
+    negative, source, target = map(ms.Tensor, draws)
+    guided = (guide(negative, each, scale) for each in (target, source))
+    plain = masks.channel_difference(target, source).asnumpy()
+    difference = masks.channel_difference(*guided).asnumpy()
+    assert np.abs(difference - abs(scale) * plain).max() < 1e-5 * abs(scale)
+    change = normalise(difference, ratio, over, q) - normalise(plain, ratio, over, q)
+    assert np.abs(change).max() < 1e-4
 
 
 @given(noise_maps(), st.floats(0.05, 1), ways)

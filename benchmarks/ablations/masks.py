@@ -81,12 +81,3 @@ MASK_WAYS = Experiment(
     measures=(*MASK, "best iou"),
     scenes=100,
 )
-
-MASK_GUIDANCE = Experiment(
-    name="mask-guidance",
-    question="Does guidance make better masks?",
-    vary={"guidance_scale": (1.0, 2.0, 3.0, 5.0, 7.5)},
-    base={"guided_mask": True},
-    measures=MASK,
-    scenes=36,
-)

@@ -147,7 +147,6 @@ CLAIMS = {  # of an experiment; () where the paper says nothing
                         Side("base", "precision")),),  # fmt: skip
         ),
     ),
-    "mask-guidance": (),
     "ledger": (),
     "guidances": (),
     "soft": (),
