@@ -33,9 +33,9 @@ class Model:
         on_compile: None, or called with a text before a graph compiles and with "" after its first
             run.
         weights: {component: `weights.Weights`}; empty where the parameters were given.
-        sequential: whether only the component that computes has its weights in memory. It may be
-            set at any time; each change of the component then reads its files again, and no bit of
-            a result changes.
+        sequential: whether only the component that computes has its weights in memory, and none has
+            while a graph compiles. It may be set at any time; each change of the component then
+            reads its files again, and no bit of a result changes.
     """
 
     def __init__(self, configs, tokenizer, params, dtype="fp32", kernels=None, cells_at_once=None):
@@ -109,22 +109,30 @@ class Model:
         """The weights of a graph are in memory, and with `sequential` no others."""
         (component,) = [c for c in COMPONENTS if name.startswith(c)]
         if self.sequential:
-            others = [w for c, w in self.weights.items() if c != component and w.filled]
-            for other in others:
-                other.release()
-            if others:
-                W.trim()
+            self._release(c for c in self.weights if c != component)
         if component in self.weights:
             self.weights[component].fill()
 
+    def _release(self, components):
+        """Give the memory of their weights back."""
+        filled = [self.weights[c] for c in components if self.weights[c].filled]
+        for weights in filled:
+            weights.release()
+        if filled:
+            W.trim()
+
     def _run(self, name, *inputs):
         """Run a graph, announce its compilation, and refuse results that are not finite."""
-        self._hold(name)
         graph, key = self.graphs[name], (name, signature(inputs))
-        before = self._calls[key] - self._before.get(name, 0)
+        before = self._calls[key] - (0 if self.sequential else self._before.get(name, 0))
         self._calls[key] += 1
         if before == 0 and self.on_compile is not None:
             self.on_compile(f"compiling {name}")
+        if before == 0 and self.sequential:  # a compiler and the weights never share the memory
+            self._release(self.weights)
+            graph.compile(*inputs)
+            W.trim()
+        self._hold(name)
         outputs = graph(*inputs) if before >= 0 else graph.eagerly(self.kernels, *inputs)
         finite = trace.finite(*(outputs if isinstance(outputs, tuple) else (outputs,)))
         if before == 0 and self.on_compile is not None:

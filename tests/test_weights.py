@@ -183,6 +183,19 @@ def test_a_model_that_is_loaded_so_reads_nothing_before_it_is_needed():
     assert np.array_equal(states.asnumpy(), shared_load(MICRO).encode_prompts(["a bowl"]).asnumpy())
 
 
+def test_a_graph_is_compiled_while_no_weights_are_in_memory(monkeypatch):
+    whole, held, compile_graph = micro_edit(shared_load(MICRO)), {}, Graph.compile
+    loaded = Model.load(MICRO, cells_at_once=1, sequential=True)  # as the shared model's
+
+    def compiled(self, *inputs):
+        held.setdefault(id(self), [n for n, w in loaded.weights.items() if w.filled])
+        return compile_graph(self, *inputs)
+
+    monkeypatch.setattr(Graph, "compile", compiled)
+    assert all(equal(one, other) for one, other in zip(micro_edit(loaded), whole))
+    assert held == {id(graph): [] for graph in loaded.graphs.values()}
+
+
 def test_another_device_has_no_such_mode(monkeypatch):
     monkeypatch.setattr("diffedit_core.weights.K.device", lambda: "Ascend")
     monkeypatch.setattr("diffedit_core.model.K.set_up", lambda *_: None)

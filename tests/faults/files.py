@@ -10,7 +10,7 @@ TESTS = {  # what has to notice, the quickest first
     "diffedit_core/folder": ("tests/test_hub.py", "tests/test_model.py"),
     "diffedit_core/recognise": ("tests/test_hub.py",),
     "diffedit_core/limits": ("tests/test_limits.py",),
-    "diffedit_core/model": ("tests/test_model.py",),
+    "diffedit_core/model": ("tests/test_model.py", "tests/test_weights.py"),
     "diffedit_core/params": ("tests/test_params.py", "tests/test_hub.py"),
     "diffedit_core/weights": ("tests/test_weights.py",),
     "diffedit_core/memory": ("tests/test_weights.py",),
@@ -165,6 +165,13 @@ FAULTS = (
         "diffedit_core/model",
         "return drawn * self.configs.vae.scaling_factor",
         "return drawn",
+    ),
+    Fault(
+        "a graph is compiled beside its weights",
+        "diffedit_core/model",
+        "self._release(self.weights) graph.compile",
+        "graph.compile",
+        "compiled_while",
     ),
     Fault(
         "SD's scaling in place of the config's, encoding",
