@@ -108,7 +108,8 @@ def parser():
     add("--disk", type=float, default=4.0, help="GiB of it in the folder, at most")
     add("--rate", type=float, help="evaluations a second for --plan (default: the last run's)")
     add("--pictures", type=Path, help="folder of pictures of your own")
-    add("--prompts", type=Path, help='JSON lines {"picture": ..., "source": ..., "target": ...}')
+    line = '{"picture": ..., "source": ..., "target": ...}'
+    add("--prompts", type=Path, help=f'JSON lines {line}, and "mask" where it is known')
     add("--clip", type=Path, help="folder of a CLIP model, for the measure clip")
     add("--lpips", choices=("alex", "vgg"), help="network of the measure lpips")
     return top
@@ -144,7 +145,10 @@ def command(a):
 
 
 def adjusted(experiment, a):
-    """The experiment with what the command line changes."""
+    """The experiment with what the command line changes. Pictures of one's own are part of its name,
+    so that an edited sentence or picture is measured anew."""
+    from . import subjects
+
     changes = {}
     if a.scenes is not None:
         changes["scenes"] = a.scenes
@@ -152,15 +156,20 @@ def adjusted(experiment, a):
         changes["seeds"] = tuple(a.seeds)
     if a.pictures is not None:
         changes["measures"] = without_truth(experiment, a)
-        changes["name"] = f"{experiment.name}-{a.prompts.stem}"
+        content = subjects.content(a.pictures, a.prompts)
+        changes["name"] = f"{experiment.name}-{a.prompts.stem}-{content[:8]}"
     return dataclasses.replace(experiment, **changes)
 
 
 def without_truth(experiment, a):
-    """The measures for pictures of one's own: those of the same stage that need no answer."""
+    """The measures for pictures of one's own: those of the same stage that need no true edit, and
+    those of a true mask where one is given."""
+    from . import subjects
+
+    known = ("", "mask") if subjects.have_masks(a.pictures, a.prompts) else ("",)
     given = {"clip": a.clip, "lpips": a.lpips}
     stages = ("mask",) if experiment.only_mask else ("mask", "picture", "cost")
-    names = [n for n, m in MEASURES.items() if not m.truth and m.of in stages]
+    names = [n for n, m in MEASURES.items() if m.truth in known and m.of in stages]
     return tuple(n for n in names if not MEASURES[n].extra or given[n] or n in experiment.measures)
 
 

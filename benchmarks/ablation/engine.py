@@ -100,11 +100,11 @@ def lay_out(experiment, bench, folder):
         InputError: a measure needs an answer, or packages, that the bench does not have.
     """
     for name in experiment.measures:
-        if MEASURES[name].truth and bench.reader is None:
+        if MEASURES[name].truth == "edit" and bench.reader is None:
             raise InputError(
                 f"Experiment {experiment.name} measures {name!r}, which needs the true answer: of "
                 "pictures of your own choose "
-                f"{', '.join(n for n, m in MEASURES.items() if not m.truth)}."
+                f"{', '.join(n for n, m in MEASURES.items() if m.truth != 'edit')}."
             )
         if MEASURES[name].extra and name not in bench.compare:
             raise InputError(

@@ -13,40 +13,40 @@ class Measure(NamedTuple):
 
     title: of its column.
     of: what it needs: "mask", "picture", "set" (the features of all pictures), or "cost".
-    truth: whether it needs the true answer.
+    truth: what it needs of the true answer: "" nothing, "mask" where it is, "edit" all of it.
     extra: whether it needs public packages (`[compare]`) and the folder of their model.
     digits: that a table shows.
     """
 
     title: str
     of: str
-    truth: bool = True
+    truth: str = "edit"
     extra: bool = False
     digits: int = 3
 
 
 MEASURES = {
-    "iou": Measure("mask IoU", "mask"),
-    "precision": Measure("precision", "mask"),
-    "recall": Measure("recall", "mask"),
-    "best iou": Measure("IoU at the best threshold", "mask"),
-    "area": Measure("share of the cells in the mask", "mask", truth=False),
+    "iou": Measure("mask IoU", "mask", truth="mask"),
+    "precision": Measure("precision", "mask", truth="mask"),
+    "recall": Measure("recall", "mask", truth="mask"),
+    "best iou": Measure("IoU at the best threshold", "mask", truth="mask"),
+    "area": Measure("share of the cells in the mask", "mask", truth=""),
     "recognised": Measure("fruit and container right", "picture"),
     "fruit right": Measure("fruit right", "picture"),
     "container right": Measure("container right", "picture"),
     "rest unchanged": Measure("container and background right", "picture"),
-    "background psnr": Measure("PSNR outside true mask", "picture", digits=2),
+    "background psnr": Measure("PSNR outside true mask", "picture", truth="mask", digits=2),
     "edit psnr": Measure("PSNR to true edit inside", "picture", digits=2),
     "edit slope error": Measure("slope error inside", "picture"),
     "csfid": Measure("CSFID", "set", digits=1),
-    "outside psnr": Measure("PSNR outside predicted mask", "picture", truth=False, digits=2),
-    "outside ssim": Measure("SSIM outside predicted mask", "picture", truth=False),
-    "change": Measure("mean change in grey levels", "picture", truth=False, digits=2),
-    "clip": Measure("CLIP, picture and text", "picture", truth=False, extra=True),
-    "lpips": Measure("LPIPS to the source", "picture", truth=False, extra=True),
-    "evaluations": Measure("evaluations", "cost", truth=False, digits=0),
-    "window": Measure("share of the cells decoded", "cost", truth=False),
-    "seconds": Measure("seconds", "cost", truth=False, digits=1),
+    "outside psnr": Measure("PSNR outside predicted mask", "picture", truth="", digits=2),
+    "outside ssim": Measure("SSIM outside predicted mask", "picture", truth=""),
+    "change": Measure("mean change in grey levels", "picture", truth="", digits=2),
+    "clip": Measure("CLIP, picture and text", "picture", truth="", extra=True),
+    "lpips": Measure("LPIPS to the source", "picture", truth="", extra=True),
+    "evaluations": Measure("evaluations", "cost", truth="", digits=0),
+    "window": Measure("share of the cells decoded", "cost", truth=""),
+    "seconds": Measure("seconds", "cost", truth="", digits=1),
 }
 
 
@@ -72,8 +72,13 @@ def numbers_of(subject, image, mask, noise_map, found, factor):
         numbers["outside ssim"] = ssim(image, subject.source, left)
     if subject.truth is not None:
         numbers.update(measures.judge(subject, image, mask, None, found, factor))
-        if noise_map is not None:
-            numbers["best iou"] = measures.best_overlap(noise_map, on_grid(subject.mask, factor))
+    elif subject.mask is not None:
+        if image is not None:
+            numbers["background psnr"] = measures.psnr(image, subject.source, ~subject.mask)
+        if mask is not None:
+            numbers.update(measures.judge_mask(subject, image, mask > 0.5, None, factor))
+    if subject.mask is not None and noise_map is not None:
+        numbers["best iou"] = measures.best_overlap(noise_map, on_grid(subject.mask, factor))
     return {name: value for name, value in numbers.items() if name in MEASURES}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 import numpy as np
+from PIL import Image
 
 from diffedit_core import images
 from diffedit_core.errors import InputError
@@ -17,7 +18,8 @@ BATCH = 12  # edits at once
 
 
 class Subject(NamedTuple):
-    """A picture and what shall become of it; the last four are None where no answer is known.
+    """A picture and what shall become of it; the last four are None where no answer is known. The
+    mask alone may be known of a picture of one's own.
 
     Pictures are float [3,H,W] in [-1,1].
     """
@@ -92,7 +94,8 @@ def pictures(folder, prompts, seeds, side):
 
     Args:
         folder: of the pictures.
-        prompts: JSON lines {"picture": file name, "source": text, "target": text}.
+        prompts: JSON lines {"picture": file name, "source": text, "target": text}, and "mask": file
+            name, white where the edit belongs, where that is known.
         side: each picture is cropped to its middle square and resized to so many pixels.
     """
     wanted = [(line, seed) for seed in seeds for line in _prompts(Path(folder), Path(prompts))]
@@ -100,6 +103,21 @@ def pictures(folder, prompts, seeds, side):
         some = wanted[start : start + BATCH]
         names = tuple((line["name"], seed) for line, seed in some)
         yield Batch(names, lambda some=some: [_picture(*each, side) for each in some])
+
+
+def have_masks(folder, prompts):
+    """Whether the true mask of a picture of one's own is known."""
+    return any("mask" in line for line in _prompts(Path(folder), Path(prompts)))
+
+
+def content(folder, prompts):
+    """The digest of all that pictures of one's own say: sentences, pictures, masks."""
+    found = hashlib.sha256()
+    for line in _prompts(Path(folder), Path(prompts)):
+        files = [line["folder"] / line[key] for key in ("picture", "mask") if key in line]
+        digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        found.update(json.dumps([line["source"], line["target"], *digests]).encode())
+    return found.hexdigest()
 
 
 def _prompts(folder, file):
@@ -122,23 +140,35 @@ def _prompt(folder, where, line, index):
         given = json.loads(line)
     except ValueError:
         given = None
-    if not isinstance(given, dict) or set(given) != set(keys):
-        raise InputError(f"{where}: write an object with {', '.join(keys)}.")
+    if not isinstance(given, dict) or set(given) - {"mask"} != set(keys):
+        raise InputError(f"{where}: write an object with {', '.join(keys)}, and mask if you like.")
     for key, value in given.items():
         if not isinstance(value, str):
             raise InputError(f"{where}: {key} is {value!r}, it has to be a text.")
-    if not (folder / given["picture"]).is_file():
-        raise InputError(f"{where}: {folder / given['picture']} is missing.")
-    return {**given, "name": f"{index:04d}-{given['picture']}", "path": folder / given["picture"]}
+    for key in {"picture", "mask"} & set(given):
+        if not (folder / given[key]).is_file():
+            raise InputError(f"{where}: {folder / given[key]} is missing.")
+    return {**given, "name": f"{index:04d}-{given['picture']}", "folder": folder}
 
 
 def _picture(line, seed, side):
-    picture = images.load_image(str(line["path"])).convert("RGB")
+    picture = images.load_image(str(line["folder"] / line["picture"])).convert("RGB")
+    mask = _mask(line["folder"] / line["mask"], picture.size, side) if "mask" in line else None
+    source = images.to_array([_middle(picture, side, Image.Resampling.LANCZOS)])[0]
+    own = int.from_bytes(hashlib.sha256(line["name"].encode()).digest()[:4], "big")
+    words = line["source"], line["target"]
+    return Subject(line["name"], "picture", seed_of(own, seed), source, *words, mask=mask)
+
+
+def _mask(path, size, side):
+    """The mask of a picture of that size, for its middle square: bool [side,side]."""
+    mask = Image.fromarray(255 * (images.load_mask(str(path), size) > 0.5).astype(np.uint8))
+    nearest = Image.Resampling.NEAREST
+    return np.asarray(_middle(mask.resize(size, nearest), side, nearest)) > 0
+
+
+def _middle(picture, side, resampling):
     short = min(picture.size)
     left, top = ((n - short) // 2 for n in picture.size)
-    picture = picture.crop((left, top, left + short, top + short)).resize((side, side), 1)
-    source = images.to_array([picture])[0]
-    own = int.from_bytes(hashlib.sha256(line["name"].encode()).digest()[:4], "big")
-    return Subject(
-        line["name"], "picture", seed_of(own, seed), source, line["source"], line["target"]
-    )
+    square = picture.crop((left, top, left + short, top + short))
+    return square.resize((side, side), resampling)

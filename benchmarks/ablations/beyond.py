@@ -22,7 +22,7 @@ def soft(noise_map, power):
 def true_cells(subject, size):
     """The oracle's mask: the cells that the true edit changes."""
     if subject.mask is None:
-        raise InputError("The oracle's mask needs the true answer: edit scenes of the Orchard.")
+        raise InputError("The oracle's mask needs the true mask: give one with each picture.")
     return on_grid(subject.mask, subject.mask.shape[0] // size[0])
 
 
@@ -41,6 +41,8 @@ def source_of(subject):
 
 
 def true_edit(subject):
+    if subject.truth is None:
+        raise InputError("The true edit is not known of pictures of your own: leave it out.")
     return subject.truth
 
 

@@ -4,8 +4,9 @@ from . import Fault
 
 TESTS = {
     f"benchmarks/ablation/{name}": ("tests/test_ablation.py", "tests/test_ablation_experiments.py")
-    for name in ("cache", "rows", "plan", "work", "tables", "measures", "engine", "editing")
+    for name in "cache rows plan work tables measures engine editing subjects".split()
 }
+TESTS["benchmarks/ablation/pie_bench"] = ("tests/test_pie_bench.py",)
 
 FAULTS = (
     Fault(
@@ -140,6 +141,34 @@ FAULTS = (
         "0.02**2, 0.06**2",
         "0.02**2, 0.03**2",
         "at_a_pixel",
+    ),
+    Fault(
+        "the background is what the given mask holds",
+        "benchmarks/ablation/measures",
+        "measures.psnr(image, subject.source, ~subject.mask)",
+        "measures.psnr(image, subject.source, subject.mask)",
+        "given_mask",
+    ),
+    Fault(
+        "a given mask is not cropped like its picture",
+        "benchmarks/ablation/subjects",
+        "np.asarray(_middle(mask.resize(size, nearest), side, nearest)) > 0",
+        "np.asarray(mask.resize((side, side), nearest)) > 0",
+        "given_mask",
+    ),
+    Fault(
+        "another mask is the same experiment",
+        "benchmarks/ablation/subjects",
+        'for key in ("picture", "mask") if key in line',
+        'for key in ("picture",) if key in line',
+        "another_sentence",
+    ),
+    Fault(
+        "a run of pixels is one short",
+        "benchmarks/ablation/pie_bench",
+        "np.add.at(ends, array.sum(1), -1)",
+        "np.add.at(ends, array.sum(1) - 1, -1)",
+        "pixels_are",
     ),
     Fault(
         "neighbours in a batch change no row's name",
