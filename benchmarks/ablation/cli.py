@@ -145,8 +145,8 @@ def command(a):
 
 
 def adjusted(experiment, a):
-    """The experiment with what the command line changes. Pictures of one's own are part of its name,
-    so that an edited sentence or picture is measured anew."""
+    """The experiment with what the command line changes. Pictures of one's own are part of its
+    name, so that an edited sentence or picture is measured anew."""
     from . import subjects
 
     changes = {}
