@@ -74,6 +74,15 @@ def test_the_source_where_w_is_0_and_the_decoding_where_it_is_1(
     assert np.array_equal(B.finished("decoded", decoded, source, None, w), decoded)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_source_comes_back_with_values_that_rounding_would_lose(kind):
+    source = np.array([1e-8, -0.3, 0], np.float32)[:, None, None]
+    roundtrip = np.array([1, 0.7, 1e-8], np.float32)[:, None, None]
+    assert (roundtrip + (source - roundtrip) != source).any()
+    found = B.finished(kind, roundtrip, source, roundtrip, np.zeros((1, 1, 1), np.float32))
+    assert np.array_equal(found, source)
+
+
 @given(masks, pictures, pictures, pictures)
 def test_restored_is_its_equation(mask, decoded, source, roundtrip):
     """decoded + (1-W) (source - roundtrip) from W = 1/4 up; below, what differs from the round trip

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffedit_core import figures, fonts, reading
+from diffedit_core.arrays import round_half_up
 from diffedit_core.errors import InputError
 from diffedit_core.images import (
     check_writable,
@@ -88,6 +89,11 @@ def test_array_layout_and_range():
     np.testing.assert_allclose(
         image[0, :, :, 0], [[1, -1], [-1, 1], [51 / 127.5 - 1, -1]], atol=1e-6
     )
+
+
+def test_half_a_level_is_rounded_up():
+    halves = np.array([0.5, 1.5, 2.5, 253.5, 254.5])
+    assert round_half_up(halves).tolist() == [1, 2, 3, 254, 255]
 
 
 def test_to_pil_clips_and_refuses_nan():
