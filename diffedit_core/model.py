@@ -50,7 +50,7 @@ class Model:
             "vae_decoder": Graph(vae.decode, params["vae"], configs.vae, kernels),
         }
         self.on_compile, self.weights, self.sequential = None, {}, False
-        self._calls = Counter()  # of (graph, signature of its inputs)
+        self._calls, self._compiled = Counter(), set()  # of (graph, signature of its inputs)
         named = kernels if isinstance(kernels, str) else None
         self._before = CALLS_BEFORE.get((named, dtype), {})
 
@@ -124,18 +124,22 @@ class Model:
     def _run(self, name, *inputs):
         """Run a graph, announce its compilation, and refuse results that are not finite."""
         graph, key = self.graphs[name], (name, signature(inputs))
-        before = self._calls[key] - (0 if self.sequential else self._before.get(name, 0))
+        pays = self.sequential or self._calls[key] >= self._before.get(name, 0)
+        first = pays and key not in self._compiled
         self._calls[key] += 1
-        if before == 0 and self.on_compile is not None:
-            self.on_compile(f"compiling {name}")
-        if before == 0 and self.sequential:  # a compiler and the weights never share the memory
-            self._release(self.weights)
-            graph.compile(*inputs)
-            W.trim()
+        if first:
+            self._compiled.add(key)
+            if self.on_compile is not None:
+                self.on_compile(f"compiling {name}")
+            if self.sequential:  # a compiler and the weights never share the memory
+                self._release(self.weights)
+                graph.compile(*inputs)
+                W.trim()
         self._hold(name)
-        outputs = graph(*inputs) if before >= 0 else graph.eagerly(self.kernels, *inputs)
+        compiled = key in self._compiled
+        outputs = graph(*inputs) if compiled else graph.eagerly(self.kernels, *inputs)
         finite = trace.finite(*(outputs if isinstance(outputs, tuple) else (outputs,)))
-        if before == 0 and self.on_compile is not None:
+        if first and self.on_compile is not None:
             self.on_compile("")
         if not finite:
             place = trace.locate_nonfinite(

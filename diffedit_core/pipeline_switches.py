@@ -127,7 +127,7 @@ class Switches:
     def enable_model_cpu_offload(self, gpu_id=None, device=None):
         """On a CPU, have the weights of one component at a time in memory from now on: the others
         are given back, and read again from the model's files when they are needed. No bit of a
-        result changes, and nothing compiles anew.
+        result changes, and nothing compiles twice.
 
         There is one device, whatever `gpu_id` and `device` name. On another one than a CPU, or with
         a model that was not read from files, nothing moves, and a warning says why.

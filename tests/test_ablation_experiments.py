@@ -483,6 +483,14 @@ def test_another_sentence_picture_or_mask_is_another_experiment(what, tmp_path):
     assert before == again != after and after.startswith("threshold-edits-")
 
 
+def test_answers_that_are_not_known_are_a_sentence(tmp_path):
+    (batch,) = subjects.pictures(tmp_path, own_pictures(tmp_path), (0,), 16)
+    subject = batch.make()[0]
+    for answer in (lambda: beyond.true_cells(subject, (2, 2)), lambda: beyond.true_edit(subject)):
+        with pytest.raises(InputError, match="give one with each picture|leave it out"):
+            answer()
+
+
 def test_measures_of_a_mask_are_in_the_table_where_one_is_given(tmp_path):
     file = own_pictures(tmp_path)
     named = ["--pictures", str(tmp_path), "--prompts", str(file)]

@@ -383,7 +383,7 @@ def test_tiling(pipe):
 
 def test_progress_bar(pipe):
     text = io.StringIO()
-    pipe.model._calls.clear()  # as if nothing had run
+    pipe.model._compiled.clear()  # as if nothing had run
     pipe.set_progress_bar_config(disable=False, file=text, mininterval=0)
     pipe("a dog", checker(), inversion(), clip_skip=1, **GRID)
     assert (

@@ -183,19 +183,26 @@ def test_a_model_that_is_loaded_so_reads_nothing_before_it_is_needed():
     assert np.array_equal(states.asnumpy(), shared_load(MICRO).encode_prompts(["a bowl"]).asnumpy())
 
 
-def test_a_graph_is_compiled_while_no_weights_are_in_memory(monkeypatch):
-    loaded, held, compile_graph = Model.load(MICRO, sequential=True), {}, Graph.compile
-    loaded.encode_prompts(["a bowl"])  # whose weights stay
+@pytest.mark.parametrize("eagerly", (0, 1))
+def test_a_graph_is_compiled_once_and_while_no_weights_are_in_memory(eagerly, monkeypatch):
+    loaded, held, said, compile_graph = Model.load(MICRO), {}, [], Graph.compile
+    pixels = np.random.default_rng(2).uniform(-1, 1, (1, 3, SIDE, SIDE))
+    for _ in range(eagerly):
+        loaded.encode_image(pixels)
+    loaded.sequential, loaded.on_compile = True, said.append
 
     def compiled(self, *inputs):
         held.setdefault(id(self), [n for n, w in loaded.weights.items() if w.filled])
         return compile_graph(self, *inputs)
 
     monkeypatch.setattr(Graph, "compile", compiled)
-    pixels = np.random.default_rng(2).uniform(-1, 1, (1, 3, SIDE, SIDE))
-    found, whole = (m.encode_image(pixels) for m in (loaded, shared_load(MICRO)))
+    whole = shared_load(MICRO).encode_image(pixels)
+    held.clear()
+    for _ in range(2):
+        found = loaded.encode_image(pixels)
+        assert all(np.array_equal(a.asnumpy(), b.asnumpy()) for a, b in zip(found, whole))
     assert held == {id(loaded.graphs["vae_encoder"]): []}
-    assert all(np.array_equal(a.asnumpy(), b.asnumpy()) for a, b in zip(found, whole))
+    assert said == ["compiling vae_encoder", ""]
 
 
 def test_another_device_has_no_such_mode(monkeypatch):

@@ -84,6 +84,7 @@ def write(folder, types, out):
     with folder_written(out) as part:
         lines = []
         for name, picture, (source, target), mask in edits(folder, types):
+            name = Path(name).name  # never a place outside the folder
             files = {"picture": name + picture.suffix, "mask": f"{name}-mask.png"}
             shutil.copy(picture, part / files["picture"])
             Image.fromarray(255 * mask.astype(np.uint8)).save(part / files["mask"])

@@ -171,7 +171,7 @@ FAULTS = (
         "diffedit_core/model",
         "self._release(self.weights) graph.compile",
         "graph.compile",
-        "compiled_while",
+        "compiled_once",
     ),
     Fault(
         "SD's scaling in place of the config's, encoding",
