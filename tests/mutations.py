@@ -38,9 +38,7 @@ def failures(module, text, first=None):
         for part in ("diffedit_core", "tests", "weights_convert", "benchmarks"):
             if (ROOT / part).is_dir():
                 shutil.copytree(
-                    ROOT / part,
-                    Path(place) / part,
-                    ignore=shutil.ignore_patterns("__pycache__", "*.jsonl"),
+                    ROOT / part, Path(place) / part, ignore=shutil.ignore_patterns("__pycache__")
                 )
         shutil.copy(ROOT / "setup.cfg", place)
         (Path(place) / file_of(module)).write_text(text, encoding="utf-8")
