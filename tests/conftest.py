@@ -1,13 +1,28 @@
 """Hypothesis profiles: "dev" by default, "ci" with ten times the examples, "faults" for
-tests/mutations.py, which needs no smallest example; the table of laws at the end of a run.
+tests/mutations.py, which needs no smallest example; the table of laws at the end of a run; a core
+for each of several processes.
 
 Choose a profile by the environment variable HYPOTHESIS_PROFILE or by pytest's --hypothesis-profile.
 """
 
 import os
 
-import mindspore as ms
-from hypothesis import HealthCheck, Phase, settings
+
+def keep_to_a_core():
+    """Bind one of pytest-xdist's processes to a core where each can have one: MindSpore's threads
+    wait by spinning, which takes the other processes' time."""
+    number = os.environ.get("PYTEST_XDIST_WORKER", "gw").removeprefix("gw")
+    if not number or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if int(os.environ["PYTEST_XDIST_WORKER_COUNT"]) <= len(cores):
+        os.sched_setaffinity(0, {cores[int(number) % len(cores)]})
+
+
+keep_to_a_core()  # before MindSpore counts the cores
+
+import mindspore as ms  # noqa: E402
+from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
 COMMON = {
     "deadline": None,

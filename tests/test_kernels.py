@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.kernels import gelu as fitted
 from diffedit_core import kernels as K
 from diffedit_core import params as P
 from diffedit_core.graphs import Graph
@@ -405,9 +406,26 @@ def test_heads_cut_out_are_those_of_a_transpose(case):
         assert np.array_equal(cpu.joined_heads(cpu.split_heads(x, heads, way), heads, way), x)
 
 
-def test_gelu_has_the_references_bits():
-    x = ms.Tensor(np.concatenate((np.linspace(-9, 9, 3001), normal(3001))).astype(np.float32))
-    assert np.array_equal(cpu.gelu(x).asnumpy(), reference.gelu(x).asnumpy())
+@given(st.lists(st.floats(-88, 88, width=32), min_size=1, max_size=60))
+def test_gelu_is_as_exact_as_the_reference(values):
+    x = np.float32([*np.linspace(-9, 9, 181), *values])
+    exact, tensor = fitted.exact(R.wide(x)), ms.Tensor(x)
+    errors = [np.abs(g(tensor).asnumpy() - exact).max() for g in (cpu.gelu, reference.gelu)]
+    assert errors[0] <= max(1e-6, 2 * errors[1])
+
+
+@given(st.lists(st.floats(-65504, 65504, width=32), min_size=1, max_size=60))
+def test_gelu_of_both_signs_differs_by_the_argument(values):
+    """x Phi(x) + x Phi(-x) = x; 0 stays, and nothing overflows."""
+    x = np.float32([0, 1e30, 3e38, *values])
+    up, down = (cpu.gelu(ms.Tensor(v)).asnumpy() for v in (x, -x))
+    assert up[0] == down[0] == 0 and np.isfinite(up).all() and np.isfinite(down).all()
+    assert (np.abs(up - down - x) <= 1e-6 * np.maximum(1, np.abs(x))).all()
+
+
+def test_gelu_s_polynomial_is_the_fitted_one():
+    found, error = fitted.fit()
+    assert np.allclose(found, cpu.GELU, rtol=1e-5) and error < 7e-8
 
 
 def test_large_arrays_are_transposed_in_another_way_and_are_the_same(monkeypatch):

@@ -180,6 +180,20 @@ FAULTS = (
         "pieces",
     ),
     Fault(
+        "gelu's polynomial without its constant term",
+        "diffedit_core/kernels/cpu",
+        "for k in (5, 4, 3, 2, 1, 0):",
+        "for k in (5, 4, 3, 2, 1):",
+        "gelu",
+    ),
+    Fault(
+        "a coefficient of gelu with another exponent",
+        "diffedit_core/kernels/cpu",
+        "-2.675665994e-7",
+        "-2.675665994e-8",
+        "gelu",
+    ),
+    Fault(
         "large attention is never causal",
         "diffedit_core/kernels/cpu",
         "beyond = None if ahead is None else ahead[start:stop]",
