@@ -44,10 +44,10 @@ class Model:
         self.configs, self.tokenizer, self.dtype, self.kernels = configs, tokenizer, dtype, kernels
         self.cells_at_once = default_cells(kernels) if cells_at_once is None else cells_at_once
         self.graphs = {
-            "text_encoder": Graph(clip.apply, params["text_encoder"], configs.text, kernels),
-            "unet": Graph(unet.apply, params["unet"], configs.unet, kernels),
-            "vae_encoder": Graph(vae.encode, params["vae"], configs.vae, kernels),
-            "vae_decoder": Graph(vae.decode, params["vae"], configs.vae, kernels),
+            "text_encoder": self._graph(clip.apply, params["text_encoder"], configs.text),
+            "unet": self._graph(unet.apply, params["unet"], configs.unet),
+            "vae_encoder": self._graph(vae.encode, params["vae"], configs.vae),
+            "vae_decoder": self._graph(vae.decode, params["vae"], configs.vae),
         }
         self.on_compile, self.weights, self.sequential = None, {}, False
         self._calls, self._compiled = Counter(), set()  # of (graph, signature of its inputs)
@@ -156,6 +156,9 @@ class Model:
     def _cast(self, x):
         return x.astype(P.DTYPES[self.dtype])
 
+    def _graph(self, function, params, config):
+        return Graph(function, params, config, K.table_of(self.kernels))
+
     def encode_prompts(self, texts, skip=0):
         """Texts -> encoder_hidden_states [B,77,D]; `skip` leaves out that many of the last layers
         (clip_skip).
@@ -172,7 +175,7 @@ class Model:
                 )
             name = f"text_encoder without {skip}"
             config = self.configs.text.without_last(skip)
-            self.graphs.setdefault(name, Graph(clip.apply, graph.params, config, self.kernels))
+            self.graphs.setdefault(name, self._graph(clip.apply, graph.params, config))
         else:
             name = "text_encoder"
         rows = [
@@ -201,7 +204,7 @@ class Model:
         if name not in self.graphs:
             function = unet.apply_keeping if keeps else unet.apply_reusing
             params, config = self.graphs["unet"].params, self.configs.unet
-            self.graphs[name] = Graph(function, params, config, self.kernels)
+            self.graphs[name] = self._graph(function, params, config)
         given = (
             (latents, encoder_hidden_states) if keeps else (latents, encoder_hidden_states, deep)
         )

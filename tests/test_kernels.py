@@ -338,15 +338,15 @@ def test_attention_in_pieces_is_the_same(monkeypatch, rows, case):
     assert max(seen) <= max(rows, 2), "no more scores at a time than allowed"
 
 
-def products(monkeypatch):
-    """The numbers of rows that `library.linear` is called with from now on."""
-    linear, seen = cpu.library.linear, []
+def rows_at_once(monkeypatch):
+    """The numbers of rows that `cpu.gated` is called with from now on."""
+    gated, seen = cpu.gated, []
 
-    def recorded(x, weight, bias):
+    def recorded(x, *leaves):
         seen.append(x.shape[0])
-        return linear(x, weight, bias)
+        return gated(x, *leaves)
 
-    monkeypatch.setattr(cpu.library, "linear", recorded)
+    monkeypatch.setattr(cpu, "gated", recorded)
     return seen
 
 
@@ -354,23 +354,22 @@ def products(monkeypatch):
 @pytest.mark.parametrize("rows, least", ((1, 1), (4, 1), (1, 5), (17, 1), (18, 1), (19, 1)))
 def test_geglu_in_pieces_is_the_same(monkeypatch, rows, least, dtype):
     """2 x 9 rows, whose wide layer has 14 numbers: more than 17 rows of it are too large."""
-    seen = products(monkeypatch)
+    seen = rows_at_once(monkeypatch)
     _, tensors, options, wanted = prepared("geglu", dtype)
     result = cpu.geglu(
         *tensors, *options, wide_bytes=17 * 4 * 14, chunk_bytes=rows * 14 * 4, chunk_rows=least
     )
     assert_near(result, wanted, dtype)
     step = max(rows, least)
-    sizes = [min(step, 18 - start) for start in range(0, 18, step)]
-    assert seen == [n for size in sizes for n in (size, size)]
+    assert seen == [min(step, 18 - start) for start in range(0, 18, step)]
 
 
 def test_geglu_of_a_small_layer_is_taken_whole(monkeypatch):
-    seen = products(monkeypatch)
+    seen = rows_at_once(monkeypatch)
     _, tensors, options, wanted = prepared("geglu", np.float32)
     result = cpu.geglu(*tensors, *options, wide_bytes=18 * 4 * 14, chunk_bytes=0, chunk_rows=1)
     assert_near(result, wanted, np.float32)
-    assert not seen
+    assert seen == [18]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import Tensor, mint, ops
 
 from . import composites, library, reference, winograd
-from .library import after, joined
+from .library import after, bias_add, bytes_of, cast, joined, product, reshape, with_last
 
 SCORE_BYTES = 32 << 20  # attention holds at most this many bytes of scores at a time
 PICTURE_BYTES = 16 << 20  # a linear layer of larger pictures takes them one after the other, and a
@@ -26,15 +26,25 @@ TRANSPOSE_BYTES = 1 << 20  # what is larger is not transposed by a kernel that k
 
 # log(Phi(x) / (1 - Phi(x))) / x as a polynomial in x^2, from the constant term up, with which
 # x Phi(x) is within 7e-8 (`python -m benchmarks.kernels.gelu` finds it)
-GELU = (
-    1.595768537,
-    7.266829813e-2,
-    -6.605332091e-5,
-    -1.105467977e-4,
-    7.948144804e-6,
-    -2.675665994e-7,
-    3.627859027e-9,
+GELU = tuple(
+    Tensor(c, ms.float32)
+    for c in (
+        1.595768537,
+        7.266829813e-2,
+        -6.605332091e-5,
+        -1.105467977e-4,
+        7.948144804e-6,
+        -2.675665994e-7,
+        3.627859027e-9,
+    )
 )
+
+ONE, ZERO, MINUS_ONE, TWO = (Tensor(c, ms.float32) for c in (1, 0, -1, 2))
+plus, times, sigmoid, softmax = ops.Add(), ops.Mul(), ops.Sigmoid(), ops.Softmax(-1)
+slice_of, swap, fill = ops.Slice(), ops.Transpose(), ops.FillV2()
+scores_of, mean_of = ops.BatchMatMul(transpose_b=True), ops.BatchMatMul()
+ones_like, zeros_like = ops.OnesLike(), ops.ZerosLike()
+affine = ops.BatchNorm(is_training=False, epsilon=1e-12)  # variance 1: 1 + 1e-12 is 1 in fp32
 
 
 def conv2d(
@@ -45,8 +55,8 @@ def conv2d(
 
     The number of pictures is not asked for, so that each has the same bits in every batch.
     """
-    limits = cells, channels, picture_bytes
-    if saves_products(x.shape, weight.shape, stride, padding, *limits):
+    shapes = x.shape, weight.shape
+    if decided(*shapes, stride, padding, cells, channels, picture_bytes):
         if x.dtype == ms.float32:  # its sums and differences would round fp16 once more
             return winograd.conv2d(x, weight, bias)
     return library.conv2d(x, weight, bias, stride, padding)
@@ -72,28 +82,32 @@ def saves_products(
     return fits and shape[2] % 2 == 0 and pays and 4 * area * max(kernel[:2]) <= picture_bytes
 
 
+# Python computes these, not MindSpore's compiler.
+decided, inverse_root = ops.constexpr(saves_products), ops.constexpr(lambda n: 1 / math.sqrt(n))
+
+
 def gelu(x):
     """x Phi(x) with Phi(x) = sigmoid(x P(x^2)), P the polynomial `GELU`, in fp32.
 
     An error function alone takes longer (MindSpore 2.8).
     """
-    wide = x.astype(ms.float32)
-    square = wide * wide
-    p = GELU[6]
-    for k in (5, 4, 3, 2, 1, 0):
-        p = p * square + GELU[k]
-    return (wide * ops.sigmoid(wide * p)).astype(x.dtype)
-
-
-# The parts of a feed-forward that is taken whole.
-PARTS = {"linear": library.linear, "gelu": gelu}
+    wide = cast(x, ms.float32)
+    square = times(wide, wide)
+    p = plus(times(square, GELU[6]), GELU[5])
+    p = plus(times(p, square), GELU[4])
+    p = plus(times(p, square), GELU[3])
+    p = plus(times(p, square), GELU[2])
+    p = plus(times(p, square), GELU[1])
+    p = plus(times(p, square), GELU[0])
+    return cast(times(wide, sigmoid(times(wide, p))), x.dtype)
 
 
 def transposed(x, transpose_bytes=TRANSPOSE_BYTES):
-    """[B,T,C] -> [B,C,T]. `swapaxes` keeps 8 to 16 bytes of indices for each element as long as its
-    graph is there (MindSpore 2.8); `mint.transpose` none, but it is slower where that is little."""
-    large = 4 * x.shape[0] * x.shape[1] * x.shape[2] > transpose_bytes
-    return mint.transpose(x, 1, 2) if large else x.swapaxes(1, 2)
+    """[B,T,C] -> [B,C,T]. A transpose keeps 8 to 16 bytes of indices for each element as long as
+    its graph is there (MindSpore 2.8); `mint.transpose` none, but it is slower where that is
+    little."""
+    large = bytes_of(*x.shape) > transpose_bytes
+    return mint.transpose(x, 1, 2) if large else swap(x, (0, 2, 1))
 
 
 def linear_from_picture(x, weight, bias, picture_bytes=PICTURE_BYTES):
@@ -103,8 +117,8 @@ def linear_from_picture(x, weight, bias, picture_bytes=PICTURE_BYTES):
     Small ones at once: a product of its own for each of 32 took twelve times as long.
     """
     batch, channels, height, width = x.shape
-    if 4 * batch * channels * height * width <= picture_bytes:
-        cells = transposed(x.reshape(batch, channels, height * width))
+    if bytes_of(*x.shape) <= picture_bytes:
+        cells = transposed(reshape(x, (batch, channels, height * width)))
         return library.linear(cells, composites.matrix(weight), bias)
     weight = composites.matrix(weight)
     product = ops.MatMul(transpose_a=True, transpose_b=True)
@@ -119,9 +133,9 @@ def linear_from_picture(x, weight, bias, picture_bytes=PICTURE_BYTES):
 def linear_to_picture(x, weight, bias, height, width, picture_bytes=PICTURE_BYTES):
     """One product for each large picture, with the factors exchanged, so that the channels come
     first."""
-    if 4 * x.shape[0] * weight.shape[0] * height * width <= picture_bytes:
+    if bytes_of(x.shape[0], weight.shape[0], height, width) <= picture_bytes:
         y = transposed(library.linear(x, composites.matrix(weight), bias))
-        return y.reshape(x.shape[0], weight.shape[0], height, width)
+        return reshape(y, (x.shape[0], weight.shape[0], height, width))
     weight = composites.matrix(weight)
     pictures = ()
     for i in range(x.shape[0]):
@@ -141,17 +155,25 @@ def geglu(
     chunk_rows=CHUNK_ROWS,
 ):
     """Some rows after the others, so that a wide layer between stays in the cache."""
-    flat = x.reshape(-1, x.shape[-1])
-    if 4 * flat.shape[0] * weight.shape[0] <= wide_bytes:
-        return composites.geglu(PARTS, x, weight, bias, weight_out, bias_out)
-    rows = max(chunk_rows, chunk_bytes // (4 * weight.shape[0]))
-    half = weight.shape[0] // 2
-    pieces = ()
-    for start in range(0, flat.shape[0], rows):
-        h = library.linear(after(flat[start : start + rows], pieces), weight, bias)
-        h = h[:, :half] * gelu(h[:, half:])
-        pieces = pieces + (library.linear(h, weight_out, bias_out),)
-    return joined(pieces, 0).reshape(*x.shape[:-1], weight_out.shape[0])
+    flat, half = reshape(x, (-1, weight.shape[1])), weight_out.shape[1]
+    count, rows = flat.shape[0], max(chunk_rows, chunk_bytes // (8 * half))
+    y = ()
+    if bytes_of(2, count, half) <= wide_bytes:
+        y = (gated(flat, weight, bias, weight_out, bias_out),)
+    else:
+        for start in range(0, count, rows):
+            piece = after(flat[start : start + rows], y)
+            y = y + (gated(piece, weight, bias, weight_out, bias_out),)
+    return reshape(joined(y, 0), with_last(x.shape, weight_out.shape[0]))
+
+
+def gated(x, weight, bias, weight_out, bias_out):
+    """`geglu` of rows [T,C]."""
+    rows, half = x.shape[0], weight_out.shape[1]
+    h = bias_add(product(x, weight), bias)
+    gate = gelu(slice_of(h, (0, half), (rows, half)))
+    h = times(slice_of(h, (0, 0), (rows, half)), gate)
+    return bias_add(product(h, weight_out), bias_out)
 
 
 def attention(
@@ -165,12 +187,13 @@ def attention(
     """
     batch, length, channels = query.shape
     dim, tokens = channels // heads, key.shape[1]
-    query = query * (1 / math.sqrt(dim))
+    query = times(query, cast(inverse_root(dim), query.dtype))
     ahead = reference.causal_mask(length) if causal else None
-    if 4 * batch * heads * length * tokens <= score_bytes:
-        cut = 4 * batch * length * channels > transpose_bytes
-        q, k, v = [split_heads(t, heads, cut) for t in (query, key, value)]
-        return joined_heads(attend(q, k, v, ahead), heads, cut).astype(value.dtype)
+    if bytes_of(batch, heads, length, tokens) <= score_bytes:
+        cut = bytes_of(*query.shape) > transpose_bytes
+        q, k = split_heads(query, heads, cut), split_heads(key, heads, cut)
+        y = attend(q, k, split_heads(value, heads, cut), ahead)
+        return cast(joined_heads(y, heads, cut), value.dtype)
 
     rows = max(1, score_bytes // (4 * batch * tokens))  # query rows whose scores fit
     columns, pieces = (), ()
@@ -190,12 +213,13 @@ def attention(
 def split_heads(x, heads, cut):
     """[B,T,C] -> [B*heads,T,C/heads] in fp32 by a transpose, or [heads*B,T,C/heads] by cutting
     columns, which keeps no indices."""
-    x = x.astype(ms.float32)
+    x = cast(x, ms.float32)
     if cut:
         return joined(ops.Split(2, heads)(x), 0) if heads > 1 else x
     batch, length, channels = x.shape
-    x = x.reshape(batch, length, heads, channels // heads).swapaxes(1, 2)
-    return x.reshape(batch * heads, length, channels // heads)
+    dim = channels // heads
+    x = swap(reshape(x, (batch, length, heads, dim)), (0, 2, 1, 3))
+    return reshape(x, (batch * heads, length, dim))
 
 
 def joined_heads(x, heads, cut):
@@ -203,35 +227,34 @@ def joined_heads(x, heads, cut):
     if cut:
         return joined(ops.Split(0, heads)(x), 2) if heads > 1 else x
     stack, length, dim = x.shape
-    x = x.reshape(stack // heads, heads, length, dim).swapaxes(1, 2)
-    return x.reshape(stack // heads, length, heads * dim)
+    x = swap(reshape(x, (stack // heads, heads, length, dim)), (0, 2, 1, 3))
+    return reshape(x, (stack // heads, length, heads * dim))
 
 
 def attend(q, k, v, ahead):
     """softmax(q k^T + ahead) v for a stack of heads; q is already divided by sqrt(d)."""
-    scores = ops.BatchMatMul(transpose_b=True)(q, k)
+    scores = scores_of(q, k)
     if ahead is not None:
         scores = scores + ahead
-    return ops.BatchMatMul()(ops.Softmax(-1)(scores), v)
+    return mean_of(softmax(scores), v)
 
 
 def group_norm(x, weight, bias, groups, eps):
     """Both halves as batch norms, for which oneDNN has fused kernels: groups as channels, then
     channels as channels."""
     batch, channels, height, width = x.shape
-    y = x.astype(ms.float32).reshape(1, batch * groups, channels // groups * height, width)
-    ones, zeros = ops.ones(batch * groups, ms.float32), ops.zeros(batch * groups, ms.float32)
+    count = batch * groups
+    y = reshape(cast(x, ms.float32), (1, count, channels // groups * height, width))
     # In training mode the primitive overwrites its last two inputs, the running mean and variance,
     # which it does not use. They must have values of their own: equal constants are merged in a
-    # graph with gradients, and `ones` would change.
-    mean = ops.full((batch * groups,), -1, dtype=ms.float32)
-    variance = ops.full((batch * groups,), 2, dtype=ms.float32)
+    # graph with gradients, and the ones would change.
+    ones, zeros = fill((count,), ONE), fill((count,), ZERO)
+    mean, variance = fill((count,), MINUS_ONE), fill((count,), TWO)
     y = ops.BatchNorm(is_training=True, epsilon=eps)(y, ones, zeros, mean, variance)[0]
 
-    ones, zeros = ops.ones(channels, ms.float32), ops.zeros(channels, ms.float32)
-    scale, shift = weight.astype(ms.float32), bias.astype(ms.float32)
-    affine = ops.BatchNorm(is_training=False, epsilon=1e-12)  # variance 1: 1 + 1e-12 is 1 in fp32
-    return affine(y.reshape(x.shape), scale, shift, zeros, ones)[0].astype(x.dtype)
+    scale, shift = cast(weight, ms.float32), cast(bias, ms.float32)
+    y = affine(reshape(y, x.shape), scale, shift, zeros_like(scale), ones_like(scale))[0]
+    return cast(y, x.dtype)
 
 
 def upsample(x):

@@ -175,15 +175,15 @@ FAULTS = (
     Fault(
         "geglu's halves exchanged where the layer is large",
         "diffedit_core/kernels/cpu",
-        "h[:, :half] * gelu(h[:, half:])",
-        "h[:, half:] * gelu(h[:, :half])",
+        "gate = gelu(slice_of(h, (0, half), (rows, half)))",
+        "gate = gelu(slice_of(h, (0, 0), (rows, half)))",
         "pieces",
     ),
     Fault(
-        "gelu's polynomial without its constant term",
+        "gelu's polynomial without its linear term",
         "diffedit_core/kernels/cpu",
-        "for k in (5, 4, 3, 2, 1, 0):",
-        "for k in (5, 4, 3, 2, 1):",
+        "    p = plus(times(p, square), GELU[1])\n",
+        "",
         "gelu",
     ),
     Fault(
@@ -217,8 +217,8 @@ FAULTS = (
     Fault(
         "running statistics share the ones",
         "diffedit_core/kernels/cpu",
-        "variance = ops.full((batch * groups,), 2, dtype=ms.float32)",
-        "variance = ones",
+        "mean, variance = fill((count,), MINUS_ONE), fill((count,), TWO)",
+        "mean, variance = fill((count,), MINUS_ONE), ones",
         "gradients",
     ),
     Fault(
@@ -231,8 +231,8 @@ FAULTS = (
     Fault(
         "large arrays are not transposed",
         "diffedit_core/kernels/cpu",
-        "return mint.transpose(x, 1, 2) if large else x.swapaxes(1, 2)",
-        "return x.reshape(x.shape[0], x.shape[2], x.shape[1]) if large else x.swapaxes(1, 2)",
+        "return mint.transpose(x, 1, 2) if large else swap(x, (0, 2, 1))",
+        "return reshape(x, (x.shape[0], x.shape[2], x.shape[1])) if large else swap(x, (0, 2, 1))",
         "transposed",
     ),
     Fault(
