@@ -58,15 +58,17 @@ def failures(module, text, first=None):
             run = subprocess.run(
                 command + selection, cwd=place, env=environment, capture_output=True, text=True
             )
-            if run.returncode not in (0, 1, NO_TESTS):
-                raise SystemExit(
-                    f"{module}: pytest could not run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}"
-                )
             failed = [
                 line.split()[1]
                 for line in run.stdout.splitlines()
                 if line.startswith(("FAILED", "ERROR"))
             ]
+            # MindSpore 2.8 can end by a signal when all tests are over: after a reshaped view
+            ended = run.returncode < 0 and failed
+            if run.returncode not in (0, 1, NO_TESTS) and not ended:
+                raise SystemExit(
+                    f"{module}: pytest could not run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}"
+                )
             if failed:
                 break
         return failed
