@@ -287,6 +287,17 @@ def test_a_comparison_of_two_measures_is_paired(tmp_path):
     assert verdict.outcomes[0].difference == pytest.approx((0.05,) * 3)
 
 
+def test_a_verdict_s_interval_is_the_table_s_with_its_sign(tmp_path):
+    """Of values whose interval is not the same to both sides of their mean."""
+    found = summary_of(tmp_path, "threshold", LABELS, 9, measures=("iou",),
+                       value=lambda index, i, seed, m: index * (i + 1.0) ** 3)  # fmt: skip
+    base, other = (claims.Side(label, "iou") for label in LABELS[:2])
+    shown = found.way(other.label).differences["iou"]
+    assert verdicts.difference(found, claims.Comparison("", other, base)) == (shown, 9)
+    (mean, low, high), turned = shown, claims.Comparison("", base, other)
+    assert verdicts.difference(found, turned) == ((-mean, -high, -low), 9)
+
+
 @pytest.mark.parametrize("shift, side", [(2.0, verdicts.FOR), (-2.0, verdicts.AGAINST)])
 def test_a_collected_difference_is_turned_the_right_way(shift, side, tmp_path):
     """CSFID of a collected file is there as a difference to the base only."""

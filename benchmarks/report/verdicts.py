@@ -80,7 +80,8 @@ def judged(claim, summary):
 
 def difference(summary, comparison):
     """((mean, low, high) of `more` - `less`, paired by scene, how many scenes); the first is None
-    if one was not measured."""
+    if one was not measured. Law: of the base - a way it is the table's, of the way - the base, with
+    the other sign: of both the same resamples are taken."""
     pair = (comparison.more, comparison.less)
     ways = [summary.way(side.label) for side in pair]
     if None in ways:
@@ -91,7 +92,17 @@ def difference(summary, comparison):
         return _of_sets(summary, pair, ways), scenes
     sides = [{key: {"value": row.get(side.measure)} for key, row in of.items()}
              for of, side in zip(rows, pair)]  # fmt: skip
+    if summary.base is not None and ways[0].digest == summary.base.digest:
+        return mirrored(plain(tables.difference(*sides[::-1], "value"))), scenes
     return plain(tables.difference(*sides, "value")), scenes
+
+
+def mirrored(found):
+    """The interval of a difference that is taken the other way round."""
+    if found is None:
+        return None
+    mean, low, high = found
+    return -mean, None if high is None else -high, None if low is None else -low
 
 
 def _of_sets(summary, pair, ways):
@@ -106,7 +117,4 @@ def _of_sets(summary, pair, ways):
     name, base = pair[0].measure, summary.base.digest
     if ways[1].digest == base:
         return ways[0].differences.get(name)
-    if ways[0].digest == base and ways[1].differences.get(name) is not None:
-        mean, low, high = ways[1].differences[name]
-        return -mean, None if high is None else -high, None if low is None else -low
-    return None
+    return mirrored(ways[1].differences.get(name)) if ways[0].digest == base else None
