@@ -425,6 +425,8 @@ def test_gelu_of_both_signs_differs_by_the_argument(values):
 def test_gelu_s_polynomial_is_the_fitted_one():
     found, error = fitted.fit()
     assert np.allclose(found, cpu.GELU, rtol=1e-5) and error < 7e-8
+    squares = np.geomspace(1e-6, 1e6, 1001)
+    assert found[-1] > 0 and (np.polynomial.polynomial.polyval(squares, found) > 0).all()
 
 
 def test_large_arrays_are_transposed_in_another_way_and_are_the_same(monkeypatch):

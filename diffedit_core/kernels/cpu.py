@@ -87,10 +87,7 @@ decided, inverse_root = ops.constexpr(saves_products), ops.constexpr(lambda n: 1
 
 
 def gelu(x):
-    """x Phi(x) with Phi(x) = sigmoid(x P(x^2)), P the polynomial `GELU`, in fp32.
-
-    An error function alone takes longer (MindSpore 2.8).
-    """
+    """x Phi(x) with Phi(x) = sigmoid(x P(x^2)), P the polynomial `GELU`, in fp32."""
     wide = cast(x, ms.float32)
     square = times(wide, wide)
     p = plus(times(square, GELU[6]), GELU[5])

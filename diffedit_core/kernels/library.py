@@ -1,8 +1,8 @@
 """Lowerings that call MindSpore's library and that several devices share.
 
-A graph is compiled for each shape that a kernel meets. A primitive is compiled three to ten times
-as fast as the tensor's method or operator of the same name, which is a function with branches, and
-`ops.constexpr` leaves arithmetic with shapes to Python: so kernels that meet many shapes use both.
+A graph is compiled for each shape that a kernel meets. A tensor's method or operator is a function
+with branches, all of which the compiler follows each time; a primitive has none, and
+`ops.constexpr` leaves arithmetic with shapes to Python. So kernels that meet many shapes use both.
 """
 
 import math
