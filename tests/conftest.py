@@ -49,3 +49,9 @@ def pytest_terminal_summary(terminalreporter):
     """Which laws hold for which integrator, where test_laws.py has run."""
     for line in getattr(terminalreporter.config, "laws_table", lambda: [])():
         terminalreporter.write_line(line)
+
+
+def pytest_unconfigure():
+    """One more operation: MindSpore 2.8 ends by a signal where a process's last one has reshaped a
+    transposed view, operation by operation."""
+    (ms.Tensor([1.0]) + 1).asnumpy()
