@@ -5,12 +5,19 @@ crops.
 
 writes DIR/edits.jsonl, and pictures, true edits and true masks as PNG: all that another method
 needs to be run on the benchmark, and all that `score.py` needs to score it. numpy and Pillow only.
+
+    python -m benchmarks.orchard.data --training 20000 --size 256 --workers 16 --out W
+
+draws what `train.py --work W` would draw with one process.
 """
 
 import argparse
 import dataclasses
 import json
 import sys
+from contextlib import nullcontext
+from itertools import islice
+from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
@@ -25,26 +32,38 @@ from . import splits, world as W
 CHUNK = 500
 
 
-def pictures(work, count, split="train", size=W.SIZE):
+def pictures(work, count, split="train", size=W.SIZE, workers=1):
     """The first `count` pictures of a split: a list of memory-mapped uint8 [CHUNK,size,size,3];
     draws what is not there yet.
 
     Chunks appear whole or not at all, so that drawing can be stopped at any moment and go on.
+
+    Args:
+        workers: processes that draw.
     Raises:
         InputError: a chunk was drawn by another version of the world.
     """
     folder = Path(work) / sized("pictures", size)
     folder.mkdir(parents=True, exist_ok=True)
-    seeds, chunks = W.SEEDS[split], []
-    for start in tqdm(range(0, count, CHUNK), desc="pictures", unit="chunk", disable=None):
-        path = folder / f"{split}-{start:06d}.npy"
-        if not path.exists():
-            rows = [draw(seeds[i], size) for i in range(start, start + CHUNK)]
-            write_array(path, np.stack(rows))
-        chunks.append(np.load(path, mmap_mode="r"))
-        if not np.array_equal(chunks[-1][0], draw(seeds[start], size)):
+    paths = {start: folder / f"{split}-{start:06d}.npy" for start in range(0, count, CHUNK)}
+    missing = [start for start, path in paths.items() if not path.exists()]
+    jobs = ((W.SEEDS[split][start + i], size) for start in missing for i in range(CHUNK))
+    bar = tqdm(total=len(missing), desc="pictures", unit="chunk", disable=None)
+    with bar, Pool(workers) if workers > 1 and missing else nullcontext() as pool:
+        rows = pool.imap(drawn, jobs, chunksize=10) if pool else map(drawn, jobs)
+        for start in missing:
+            write_array(paths[start], np.stack(list(islice(rows, CHUNK))))
+            bar.update()
+    chunks = [np.load(path, mmap_mode="r") for path in paths.values()]
+    for (start, path), chunk in zip(paths.items(), chunks):
+        if not np.array_equal(chunk[0], draw(W.SEEDS[split][start], size)):
             raise InputError(f"{path} was drawn by another version of the world: remove {folder}.")
     return chunks
+
+
+def drawn(job):
+    """`draw` of a pair (seed, size)."""
+    return draw(*job)
 
 
 def sized(name, size):
@@ -196,8 +215,17 @@ def parser():
     )
     top.add_argument("--split", choices=splits.SPLITS, default="test")
     top.add_argument("--size", type=int, choices=W.SIZES, default=max(W.SIZES))
-    top.add_argument("--out", type=Path, required=True, help="folder to write, not there yet")
+    top.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder to write: a new one, or one of train.py with --training",
+    )
     top.add_argument("--count", type=int, help="default: all edits that count for the benchmark")
+    top.add_argument(
+        "--training", type=int, metavar="N", help="N pictures for train.py instead of a split"
+    )
+    top.add_argument("--workers", type=int, default=1, help="processes that draw for --training")
     return top
 
 
@@ -205,6 +233,9 @@ def main(argv=None):
     """Write a split."""
     a = parser().parse_args(argv)
     try:
+        if a.training is not None:
+            pictures(a.out, a.training, size=a.size, workers=a.workers)
+            return 0
         count = splits.TESTED.get(a.split) if a.count is None else a.count
         if count is None:
             raise InputError(f"--split {a.split} has no end: give --count.")

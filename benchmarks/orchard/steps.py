@@ -11,6 +11,10 @@ import math
 import os
 import signal
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -251,40 +255,52 @@ def run(
     log=print,
     sample=None,
     sample_steps=1000,
+    threads=0,
 ):
     """The training loop: from the checkpoint's step to `steps`, or until a time; saves every few
     minutes and at the end.
 
     Args:
-        train_step: a TrainStep, or what has its methods.
+        train_step: a TrainStep, or what has its methods; its losses are looked at every 50 steps
+            and before the weights are saved, so that a GPU need not be waited for.
         batch: function of the step -> inputs of the loss, numpy arrays.
         path: of the checkpoint.
         facts: what the run is determined by; a checkpoint with others is refused.
         until: `time.time()` at which to stop, or None.
         sample: called with the step now and then, to write a sample sheet.
+        threads: how many draw the inputs of later steps meanwhile; 0 draws each when its turn
+            comes. What is drawn is the same.
     Returns:
         The losses of this call's steps.
     """
-    progress, losses = load_checkpoint(path, train_step, facts), []
+    progress, found, losses = load_checkpoint(path, train_step, facts), [], []
     step, first, began, saved = progress.step, progress.step, time.time(), time.time()
 
+    def settle():
+        while len(losses) < len(found):
+            loss = float(found[len(losses)])
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"The loss is {loss} at step {first + len(losses)}: go on from {path} with a "
+                    "smaller --rate."
+                )
+            losses.append(loss)
+
     def save():
+        settle()
         save_checkpoint(
             path, train_step, Progress(step, progress.seconds + time.time() - began, progress.facts)
         )
 
-    with Stop() as stop:
+    with Stop() as stop, closing(ahead(batch, step, steps, threads)) as batches:
         while step < steps and not stop.asked and (until is None or time.time() < until):
-            loss, norm = train_step(rates(step, steps, peak), *batch(step))
-            if not math.isfinite(loss):
-                raise InputError(
-                    f"The loss is {loss} at step {step}: go on from {path} with a smaller --rate."
-                )
-            losses.append(loss)
+            loss, norm = train_step(rates(step, steps, peak), *next(batches))
+            found.append(loss)
             step += 1
             if step % 50 == 0:
+                settle()
                 log(
-                    f"step {step} loss {np.mean(losses[-50:]):.5f} norm {norm:.3f} "
+                    f"step {step} loss {np.mean(losses[-50:]):.5f} norm {float(norm):.3f} "
                     f"{1000 * (time.time() - began) / (step - first):.0f} ms/step"
                 )
             sheet_due = sample is not None and step % sample_steps == 0
@@ -295,3 +311,21 @@ def run(
                 sample(step)
         save()
     return losses
+
+
+def ahead(batch, start, stop, threads):
+    """Yields batch(start), ... batch(stop - 1) in order; threads work on those that come next."""
+    if not threads:
+        yield from map(batch, range(start, stop))
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        steps, waiting = iter(range(start, stop)), deque()
+        try:
+            for step in islice(steps, 2 * threads):
+                waiting.append(pool.submit(batch, step))
+            while waiting:
+                yield waiting.popleft().result()
+                for step in islice(steps, 1):
+                    waiting.append(pool.submit(batch, step))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -253,6 +253,7 @@ def train_unet(a):
         "pictures": a.pictures,
         "sizes": a.sizes,
         "vae": latents.name,
+        "scaling_factor": latents.scaling_factor,
         "before": history(a.init, "unet"),
     }
     return run(a, train_step, unet_batches(a, latents, tokens), facts, judge.report)
@@ -291,13 +292,8 @@ class Latents:
     """
 
     def __init__(self, work, source, count, sizes=(W.SIZE,), torch=False):
-        specs = vae.specs(layout.VAE)
-        weights = start_weights(source, "vae", specs, 0)
-        self.params = P.to_parameters(weights)
-        flat = P.flatten(weights)
-        encoder = sorted(path for path in flat if path.startswith(("encoder.", "quant_conv.")))
-        digest = hashlib.sha256(b"".join(flat[path].tobytes() for path in encoder))
-        self.name = digest.hexdigest()[:12]
+        weights = start_weights(source, "vae", vae.specs(layout.VAE), 0)
+        self.params, self.name = P.to_parameters(weights), encoder_name(weights)
         if torch:
             from .torch_steps import encoder as torch_encoder
 
@@ -309,7 +305,9 @@ class Latents:
                 return [part.asnumpy() for part in graph(ms.Tensor(images))]
 
         self.moments = {
-            size: encoded(work / data.sized(f"latents-{self.name}", size), chunks, encode)
+            size: encoded(
+                work / data.sized(f"latents-{self.name}", size), chunks, encode, 50 if torch else 10
+            )
             for size in sorted(set(sizes))
             for chunks in [data.pictures(work, count, size=size)]
         }
@@ -323,16 +321,24 @@ class Latents:
         return (mean + deviation * noise) * np.float32(self.scaling_factor)
 
 
-def encoded(folder, chunks, encode):
+def encoder_name(weights):
+    """Twelve digits of the digest of an encoder's weights: latents are those of one encoder."""
+    flat = P.flatten(weights)
+    encoder = sorted(path for path in flat if path.startswith(("encoder.", "quant_conv.")))
+    return hashlib.sha256(b"".join(flat[path].tobytes() for path in encoder)).hexdigest()[:12]
+
+
+def encoded(folder, chunks, encode, rows):
     """Means and standard deviations of all pictures' latents, float16 [N,2,4,h,w], kept in a folder
-    by chunks."""
+    by chunks; so many rows at once."""
     folder.mkdir(exist_ok=True)
     found = []
     for i, chunk in enumerate(tqdm(chunks, desc="latents", unit="chunk", disable=None)):
         path = folder / f"{i:04d}.npy"
         if not path.exists():
-            parts = [encode(data.to_model(chunk[j : j + 10])) for j in range(0, len(chunk), 10)]
-            mean, log_variance = [np.concatenate(rows) for rows in zip(*parts)]
+            starts = range(0, len(chunk), rows)
+            parts = [encode(data.to_model(chunk[start : start + rows])) for start in starts]
+            mean, log_variance = [np.concatenate(part) for part in zip(*parts)]
             moments = np.stack((mean, np.exp(log_variance / 2)), 1)
             data.write_array(path, moments.astype(np.float16))
         found.append(np.load(path))
@@ -464,29 +470,27 @@ def export(a):
     checkpoint = a.unet or a.work / "unet.safetensors"
     progress, weights = stepping.read_weights(checkpoint)
     source = a.vae or a.work / "vae.safetensors"
-    sizes = progress.facts.get("sizes", [W.SIZE])
-    latents = Latents(
-        a.work, source, progress.facts["pictures"], sizes, progress.facts.get("backend") == "torch"
-    )
-    if latents.name != progress.facts["vae"]:
+    autoencoder, facts = start_weights(source, "vae", vae.specs(layout.VAE), 0), progress.facts
+    if encoder_name(autoencoder) != facts["vae"]:
         raise InputError(
-            f"{checkpoint} was trained on the latents of encoder {progress.facts['vae']}, "
-            f"{source} has {latents.name}: give that VAE, or one of which only the decoder was "
-            "trained further."
+            f"{checkpoint} was trained on the latents of encoder {facts['vae']}, "
+            f"{source} has {encoder_name(autoencoder)}: give that VAE, or one of which only the "
+            "decoder was trained further."
         )
-    found = layout.configs(latents.scaling_factor, max(sizes))
+    scaling_factor, size = facts["scaling_factor"], max(facts["sizes"])
+    found = layout.configs(scaling_factor, size)
     trees = {
         "text_encoder": P.tree_map(lambda path, _: weights[path], clip.specs(found.text)),
         "unet": P.tree_map(lambda path, _: weights[path], unet.specs(found.unet)),
-        "vae": latents.params,
+        "vae": autoencoder,
     }
     training = {
         "vae": history(source, "vae"),
         "unet": runs(progress),
-        "pictures": progress.facts["pictures"],
+        "pictures": facts["pictures"],
     }
-    text = card(trees, training, a.results, sizes)
-    layout.write_model(a.out, latents.scaling_factor, trees, training, text, max(sizes))
+    text = card(trees, training, a.results, facts["sizes"])
+    layout.write_model(a.out, scaling_factor, trees, training, text, size)
 
 
 def card(trees, training, results, sizes):
@@ -598,6 +602,7 @@ def run(a, train_step, batch, facts, report):
         log,
         lambda step: report(log, folder, step),
         a.sample_steps,
+        a.threads,
     )
 
 
@@ -686,6 +691,12 @@ def add_run_options(p, name, rate, batch):
         choices=("mindspore", "torch"),
         default="mindspore",
         help="torch: the same training with PyTorch and diffusers (pip install .[train])",
+    )
+    p.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        help="threads that draw the next batches while one is learnt from, for a GPU",
     )
     p.add_argument("--save-minutes", type=float, default=4)
     p.add_argument("--sample-steps", type=int, default=1000, help="steps between two sample sheets")
