@@ -4,16 +4,19 @@ written model."""
 import math
 import os
 import signal
+import time
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from mindspore import nn
+from PIL import Image
 
 from benchmarks.orchard import classifier, data, layout, steps as stepping, train, world as W
-from diffedit_core import clip, kernels as K, model as M, params as P, unet, vae
-from diffedit_core.config import TextConfig, UNetConfig
+from diffedit_core import clip, kernels as K, model as M, params as P, tokenizer, unet, vae
+from diffedit_core.config import TextConfig, UNetConfig, VAEConfig
 from diffedit_core.errors import InputError
 from diffedit_core.graphs import Graph
 
@@ -388,6 +391,95 @@ def test_both_backends_make_the_same_step_of_the_unet(cells):
     assert set(exact.arrays()) == set(ours.arrays())
     narrow = unet_step(start, text, config)
     assert narrow(stepping.rates(0, 9, 1e-3), *inputs) == pytest.approx(wanted, rel=0.03)
+
+
+class Averaged:
+    """A step whose averaged weights are these."""
+
+    def __init__(self, specs):
+        self.weights = P.init(specs, np.random.default_rng(0))
+
+    def average(self):
+        return self.weights
+
+
+def test_the_judges_write_their_sheets(tmp_path, monkeypatch):
+    """Round trips of validation pictures, and samples of every caption that is shown."""
+    narrow = VAEConfig(
+        block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2, sample_size=128
+    )
+    small = UNetConfig(
+        sample_size=4,
+        block_out_channels=(4, 6),
+        layers_per_block=1,
+        attention_head_dim=(2, 3),
+        cross_attention_dim=layout.UNET.cross_attention_dim,
+        use_linear_projection=True,
+        norm_num_groups=2,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )
+    monkeypatch.setattr(layout, "VAE", narrow)
+    monkeypatch.setattr(layout, "UNET", small)
+    lines = []
+    train.VAEJudge(Averaged(vae.specs(narrow)), narrow, count=2).report(lines.append, tmp_path, 3)
+    assert "psnr" in lines[0] and (tmp_path / "vae-000003.png").exists()
+    specs = {**clip.specs(layout.text_config()), **unet.specs(small)}
+    layout.write_tokenizer(tmp_path / "tokenizer")
+    decoder = P.to_parameters(Averaged(vae.specs(narrow)).weights)
+    known = SimpleNamespace(params=decoder, scaling_factor=0.5)
+    tokens = SimpleNamespace(tokenizer=tokenizer.load(tmp_path / "tokenizer"))
+    judge = train.UNetJudge(Averaged(specs), specs, known, tokens, sizes=(32,), steps=2)
+    judge.report(lines.append, tmp_path, 7)
+    with Image.open(tmp_path / "unet-32-000007.png") as sheet:
+        assert sheet.width >= 32 * len(train.SHOWN) and sheet.height >= 32
+    assert "samples" in lines[1]
+
+
+@pytest.mark.parametrize("threads", (0, 3))
+def test_batches_drawn_ahead_come_in_their_order(threads):
+    """Those of later steps may be ready before; what a step raises is raised at its turn."""
+
+    def slow(step):
+        time.sleep(0.02 * (step % 3 == 0))
+        return 1 / (step - 9)
+
+    batches = stepping.ahead(slow, 2, 12, threads)
+    assert [next(batches) for _ in range(7)] == [1 / (step - 9) for step in range(2, 9)]
+    with pytest.raises(ZeroDivisionError):
+        next(batches)
+
+
+def test_an_exported_model_goes_on_from_both_checkpoints(tmp_path):
+    """Its weights, sizes and scaling factor are those of the checkpoints; another encoder than the
+    one whose latents the UNet has learnt is refused."""
+    trees = random_weights()
+    halves = {**trees, "unet": {**trees["text_encoder"], **trees["unet"]}}
+    name = train.encoder_name(trees["vae"])
+    facts = {"before": [], "batch": 2, "pictures": 5, "sizes": [256, 128]}
+    own = {"vae": {}, "unet": {"vae": name, "scaling_factor": 0.4}}
+    for stage in ("vae", "unet"):
+        progress = stepping.Progress(3, 7.0, {**facts, **own[stage], "stage": stage})
+        step = SimpleNamespace(arrays=lambda: prefixed(halves[stage]))
+        stepping.save_checkpoint(tmp_path / f"{stage}.safetensors", step, progress)
+    command = ["export", "--work", str(tmp_path), "--out", str(tmp_path / "model")]
+    assert train.main(command) == 0
+    found = M.read_configs(tmp_path / "model")
+    assert found.picture_size == 256 and found.vae.scaling_factor == 0.4
+    read = train.folder_weights(tmp_path / "model", "vae", P.flatten(trees["vae"]))
+    for path, leaf in P.flatten(trees["vae"]).items():
+        np.testing.assert_allclose(read[path], leaf, rtol=1e-3, atol=1e-6)
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "256x256" in card and "3 steps of 2" in card
+    other = SimpleNamespace(arrays=lambda: prefixed(random_weights(1)["vae"]))
+    stepping.save_checkpoint(
+        tmp_path / "vae.safetensors", other, stepping.Progress(3, 7.0, {**facts, "stage": "vae"})
+    )
+    assert train.main(command) == 2
+
+
+def prefixed(tree):
+    return {"params." + path: leaf for path, leaf in P.flatten(tree).items()}
 
 
 # ---- data and the written model ------------------------------------------------------------------

@@ -102,16 +102,16 @@ def threshold_curve(found_cases, maps, clamp_ratio):
     }
 
 
-def text_to_image(model, options, classifier, count, held_out, batch=8):
+def text_to_image(model, options, classifier, count, held_out, size, batch=8):
     """Plain samples of captions of test scenes: (scenes, whether each head is right [N,4],
     pictures)."""
     seeds = W.SEEDS["test"][-count:]
     scenes = [W.sample_scene(seed, held_out) for seed in seeds]
     texts = [W.captions(scene)[2] for scene in scenes]  # the one that names the count
-    size, pictures = model.configs.unet.sample_size, []
+    cells, pictures = size // model.configs.vae.factor, []
     for start in tqdm(range(0, count, batch), desc="text to image", disable=None):
         some = slice(start, start + batch)
-        images = samples(model, texts[some], seeds[some], options, (size, size))
+        images = samples(model, texts[some], seeds[some], options, (cells, cells))
         pictures.append(np.clip(images, -1, 1))
     pictures = np.concatenate(pictures)
     _, found = classifier(pictures)
@@ -182,6 +182,12 @@ def parser():
     top.add_argument("--out", required=True, type=Path, help="folder of the results")
     top.add_argument("--edits", type=int, default=201)
     top.add_argument(
+        "--size",
+        type=int,
+        choices=W.SIZES,
+        help="of the edits' pictures (default: the model's own)",
+    )
+    top.add_argument(
         "--texts", type=int, default=96, help="samples of seen, and of held-out combinations"
     )
     top.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -208,6 +214,7 @@ def begin(a, options):
         "model": model_name(a.model, M.COMPONENTS),
         "edits": a.edits,
         "texts": a.texts,
+        "size": a.size or M.read_configs(Path(a.model)).picture_size,
         "classifier": judge,
         "options": dataclasses.asdict(options),
     }
@@ -239,7 +246,7 @@ def evaluate(a):
     options = RECIPES["paper"].replace(**changes)
     results = begin(a, options)
     model, classifier = M.Model.load(a.model), C.Classifier.load(a.classifier)
-    found_cases = cases(a.edits)
+    found_cases = cases(a.edits, size=results["facts"]["size"])
     trips = round_trips(model, found_cases)
     sources = np.stack([case.source for case in found_cases])
     true_features = classifier(np.stack([case.truth for case in found_cases]))[0]
@@ -256,7 +263,8 @@ def evaluate(a):
             write(a.out, results)
     for name, held_out in SAMPLES.items():
         if a.texts and name not in results["text to image"]:
-            found = text_to_image(model, options, classifier, a.texts, held_out)
+            size = results["facts"]["size"]
+            found = text_to_image(model, options, classifier, a.texts, held_out, size)
             add_samples(results, name, found, held_out, a.out)
             write(a.out, results)
     print((a.out / "results.md").read_text(encoding="utf-8"))
@@ -293,7 +301,8 @@ def add_samples(results, name, found, held_out, folder):
 def write(folder, results):
     """results.json and results.md, with what is known so far."""
     text = (
-        f"VAE round trip of {results['facts']['edits']} test renders: "
+        f"{results['facts']['edits']} test edits of {results['facts']['size']} pixels. "
+        "VAE round trip of their sources: "
         f"PSNR {results['vae']['psnr']:.2f} dB, slope error {results['vae']['slope error']:.3f}.\n"
     )
     text += "Classifier on unseen renders: "

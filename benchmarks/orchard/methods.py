@@ -124,18 +124,32 @@ def samples(model, texts, seeds, options, size):
     Returns:
         Pictures [B,3,H,W] in about [-1,1].
     """
-    config = model.configs.scheduler
-    levels = schedule.levels(config, options.num_inference_steps)
     shape = (model.configs.latent_channels, *size)
     noise = [stream(seed, POSTERIOR).standard_normal(shape).astype(np.float32) for seed in seeds]
     states = text_states(model, len(texts))
-    ask = walk.asked(
-        model.predict, levels, states(tuple(texts)), states(""), options.guidance_scale
+    return model.decode_latents(
+        sampled(
+            model.predict,
+            model.configs.scheduler,
+            options.num_inference_steps,
+            (states(tuple(texts)), states("")),
+            options.guidance_scale,
+            ms.Tensor(np.stack(noise)),
+        )
     )
+
+
+def sampled(predict, config, steps, states, guidance_scale, noise):
+    """The latents that DDIM makes of noise [B,C,h,w] at the last level of its grid.
+
+    Args:
+        states: of the texts, and of what to guide away from [B,S,D].
+    """
+    levels, (wanted, negative) = schedule.levels(config, steps), states
+    ask = walk.asked(predict, levels, wanted, negative, guidance_scale)
     denoise = walk.denoiser(ask, levels, config.prediction_type)
-    start = State(ms.Tensor(np.stack(noise)))
-    *_, last = walk.down(ddim, denoise, levels, start, options.num_inference_steps)
-    return model.decode_latents(last.latents)
+    *_, last = walk.down(ddim, denoise, levels, State(noise), steps)
+    return last.latents
 
 
 def model_name(folder, components=("unet",)):

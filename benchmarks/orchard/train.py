@@ -33,7 +33,7 @@ from diffedit_core.errors import InputError
 from diffedit_core.graphs import Graph
 from diffedit_core.settings import read_json
 
-from . import data, layout, measures, steps as stepping, world as W
+from . import data, layout, measures, methods, steps as stepping, world as W
 
 KL_WEIGHT = 1e-4
 CAPTION_DROPOUT = 0.1
@@ -401,10 +401,14 @@ class UNetJudge:
             value = now[path]
             leaf.set_data(ms.Tensor(value if isinstance(value, np.ndarray) else value.asnumpy()))
         states, negative = [self.text(ids) for ids in self.ids]
-        levels = schedule.levels(layout.SCHEDULER, self.steps)
         for size, noise in self.noise.items():
-            found = measures.sample(
-                self.predict, noise, levels, states, negative, self.guidance_scale, "v_prediction"
+            found = methods.sampled(
+                self.predict,
+                layout.SCHEDULER,
+                self.steps,
+                (states, negative),
+                self.guidance_scale,
+                noise,
             )
             rows = [found[i : i + 1] / self.scaling_factor for i in range(len(SHOWN))]
             pictures = np.concatenate([self.decode(row).asnumpy() for row in rows])
@@ -432,8 +436,8 @@ Data: {pictures} scenes drawn by `benchmarks/orchard/world.py`, seeds {seeds}; {
 combinations of fruit, container and ground were held out. No photograph and no other data were
 used{start}.
 
-Training: `benchmarks/orchard/train.py` on two shared CPU cores; training.json has the steps and
-seconds of every run.
+Training: `benchmarks/orchard/train.py`; training.json has the steps, batches and seconds of every
+run.
 {budget}
 
 {results}
