@@ -18,7 +18,7 @@ from benchmarks.orchard import world as W
 
 HERE = Path(__file__).parent
 ORCHARD = HERE.parent / "benchmarks" / "orchard"
-ANSWERS = HERE / "fixtures" / "orchard"  # of six test edits at 128, by the model that ships
+ANSWERS = HERE / "fixtures" / "orchard"  # of six test edits, by the model of 128 pixels
 SMALL = {"split": "test", "size": 128, "edits": 6}
 
 

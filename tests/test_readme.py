@@ -91,7 +91,7 @@ def test_python_examples_are_right(tmp_path, monkeypatch):
     finally:
         INTEGRATORS.clear()
         INTEGRATORS.update(before)
-    assert Image.open("lemons.png").size == (128, 128)
+    assert Image.open("lemons.png").size == (256, 256)
     for example in examples[3:]:
         assert len([line for line in example.splitlines() if line.strip()]) <= 14
 

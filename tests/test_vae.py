@@ -198,7 +198,7 @@ def prominence(difference, axis, border):
     return [steps[b - 1] / np.median(np.delete(steps[b - 9 : b + 8], 8)) for b in border]
 
 
-TILING = Tiling(16, 4)
+TILING = Tiling(32, 8)  # a tile has the size of the pictures that the model makes
 
 
 def test_tiling_is_near_the_untiled():
@@ -206,25 +206,23 @@ def test_tiling_is_near_the_untiled():
     the picture."""
     model, picture = shipped(), large_picture("wrap")
     latents, tiled = (model.encode_image(picture, tiling)[0].asnumpy() for tiling in (None, TILING))
-    assert 0 < np.sqrt(np.mean((tiled - latents) ** 2)) < 0.05 * latents.std()  # 0.02 is measured
+    assert 0 < np.sqrt(np.mean((tiled - latents) ** 2)) < 0.02 * latents.std()  # 0.006 is measured
     latents = ms.Tensor(latents) * model.configs.vae.scaling_factor
     whole, tiled = model.decode_latents(latents), model.decode_latents(latents, TILING)
-    assert (
-        0 < np.sqrt(np.mean((tiled - whole) ** 2)) < 0.02 and np.abs(tiled - whole).max() < 0.3
-    )  # 0.012 of [-1,1]
+    assert 0 < np.sqrt(np.mean((tiled - whole) ** 2)) < 0.01  # of [-1,1]; 0.002 is measured
+    assert np.abs(tiled - whole).max() < 0.3
 
 
 def test_tiled_decoding_has_no_visible_seam(monkeypatch):
     """The difference to the untiled picture steps no more across a tile's border than just beside
     it.
 
-    Without the weights that blend the tiles it does, by a factor of 3 to 12: the measure would see
-    a seam.
+    Without the weights that blend the tiles it does, by a factor of 5 or 6: the measure would see a
+    seam.
     """
     model, factor = shipped(), shipped().configs.vae.factor
-    picture = np.roll(
-        large_picture("symmetric"), 16, 2
-    )  # the table's boards end every 32 rows: not at a border now
+    # the table's boards end every 64 rows: not at a border now
+    picture = np.roll(large_picture("symmetric"), 16, 2)
     mean, _ = model.encode_image(picture)
     latents = mean * model.configs.vae.scaling_factor
     whole, blended = model.decode_latents(latents), model.decode_latents(latents, TILING)

@@ -102,6 +102,7 @@ def parser():
     add("--shard", metavar="i/n", help="do this part of the work only")
     add("--out", type=Path, default=Path("results"), help="folder of results (default: results)")
     add("--model", default=ORCHARD, help="folder or repository id (default: the one that ships)")
+    add("--size", type=int, help="side of the pictures, in pixels (default: the model's own)")
     add("--dtype", choices=("fp32", "fp16", "bf16"), default="fp32")
     add("--cache", type=Path, help="folder for what is computed once, used by all runs")
     add("--memory", type=float, default=1.0, help="GiB of it in memory, at most")
@@ -220,11 +221,13 @@ def bench_of(a):
     from . import subjects
     from .compare import functions
     from .engine import Bench
-    from .identity import model_digest
+    from .identity import digest, model_digest
 
     found = check(a.model, a.dtype == "fp16")
-    side = found.configs.picture_size
-    own = a.pictures is not None
+    side = a.size or found.configs.picture_size
+    own, model = a.pictures is not None, model_digest(found, a.dtype)
+    if side != found.configs.picture_size:  # another side is as another model: rows of its own
+        model = digest(model, side)[: len(model)]
 
     def batches(split, scenes, seeds):
         if own:
@@ -233,7 +236,7 @@ def bench_of(a):
 
     return Bench(
         found.configs,
-        model_digest(found, a.dtype),
+        model,
         functools.lru_cache(lambda: Model.load(found, a.dtype)),
         batches,
         None if own else Reader.load(),

@@ -54,8 +54,8 @@ def orchard(split, count, seeds, size):
         raise InputError(f"split is {split!r}: choose of {', '.join(splits.SPLITS)}.")
     if size not in W.SIZES:
         raise InputError(
-            f"The model is of pictures of {size}x{size}, the Orchard draws "
-            f"{' or '.join(map(str, W.SIZES))}: give --pictures and --prompts."
+            f"Pictures of {size}x{size} are asked for, the Orchard draws "
+            f"{' or '.join(map(str, W.SIZES))}: give --size, or --pictures and --prompts."
         )
     wanted = [(i, seed) for seed in seeds for i in range(count)]
     for start in range(0, len(wanted), BATCH):

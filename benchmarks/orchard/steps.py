@@ -273,21 +273,12 @@ def run(
     Returns:
         The losses of this call's steps.
     """
-    progress, found, losses = load_checkpoint(path, train_step, facts), [], []
-    step, first, began, saved = progress.step, progress.step, time.time(), time.time()
-
-    def settle():
-        while len(losses) < len(found):
-            loss = float(found[len(losses)])
-            if not math.isfinite(loss):
-                raise InputError(
-                    f"The loss is {loss} at step {first + len(losses)}: go on from {path} with a "
-                    "smaller --rate."
-                )
-            losses.append(loss)
+    progress = load_checkpoint(path, train_step, facts)
+    step, began, saved = progress.step, time.time(), time.time()
+    losses = Losses(progress.step, path)
 
     def save():
-        settle()
+        losses.settle()
         save_checkpoint(
             path, train_step, Progress(step, progress.seconds + time.time() - began, progress.facts)
         )
@@ -295,13 +286,12 @@ def run(
     with Stop() as stop, closing(ahead(batch, step, steps, threads)) as batches:
         while step < steps and not stop.asked and (until is None or time.time() < until):
             loss, norm = train_step(rates(step, steps, peak), *next(batches))
-            found.append(loss)
+            losses.waiting.append(loss)
             step += 1
             if step % 50 == 0:
-                settle()
                 log(
-                    f"step {step} loss {np.mean(losses[-50:]):.5f} norm {float(norm):.3f} "
-                    f"{1000 * (time.time() - began) / (step - first):.0f} ms/step"
+                    f"step {step} loss {np.mean(losses.settle()[-50:]):.5f} norm {float(norm):.3f} "
+                    f"{1000 * (time.time() - began) / (step - progress.step):.0f} ms/step"
                 )
             sheet_due = sample is not None and step % sample_steps == 0
             if sheet_due or time.time() - saved > 60 * save_minutes:
@@ -310,7 +300,30 @@ def run(
             if sheet_due:
                 sample(step)
         save()
-    return losses
+    return losses.settled
+
+
+class Losses:
+    """The losses of the steps from `first` on; those in `waiting` may still be computed."""
+
+    def __init__(self, first, path):
+        self.first, self.path, self.settled, self.waiting = first, path, [], []
+
+    def settle(self):
+        """All losses as numbers.
+
+        Raises:
+            InputError: one is not finite.
+        """
+        for loss in map(float, self.waiting):
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"The loss is {loss} at step {self.first + len(self.settled)}: go on from "
+                    f"{self.path} with a smaller --rate."
+                )
+            self.settled.append(loss)
+        self.waiting.clear()
+        return self.settled
 
 
 def ahead(batch, start, stop, threads):
