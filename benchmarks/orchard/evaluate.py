@@ -284,7 +284,8 @@ def add_method(results, name, found, found_cases, true_features, folder):
         ratio = RECIPES["paper"].mask_clamp_ratio
         results["thresholds"] = threshold_curve(found_cases, maps, ratio)
         sheet = contact_sheet(found_cases, records, images, masks, maps)
-        sheet.save(folder / "edits.jpg", quality=85)
+        smaller = results["facts"]["size"] // W.SIZE  # pictures of any size have that of the small
+        sheet.reduce(smaller).save(folder / "edits.jpg", quality=85)
 
 
 def add_samples(results, name, found, held_out, folder):
