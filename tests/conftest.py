@@ -33,6 +33,17 @@ settings.register_profile("ci", max_examples=250, **COMMON)
 settings.register_profile(
     "faults", max_examples=8, derandomize=True, phases=(Phase.explicit, Phase.generate), **COMMON
 )
+LONGEST = (  # the files to begin with
+    "test_readme.py",
+    "test_cli.py",
+    "test_vae.py",
+    "test_weights.py",
+    "test_measuring_command.py",
+    "test_round_trip.py",
+    "test_ascend_inventory.py",
+    "test_pipeline.py",
+    "test_public_programs.py",
+)
 ms.runtime.launch_blocking()  # as `kernels.set_up` does on a CPU
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
@@ -43,6 +54,18 @@ def pytest_addoption(parser):
         metavar="PACKAGE.MODULE:FUNCTION",
         help="check this integrator against tests/laws.py",
     )
+
+
+def pytest_configure(config):
+    """Several processes take the files in the order of `pytest_collection_modifyitems`."""
+    if hasattr(config.option, "loadscopereorder"):  # of pytest-xdist
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no process is left with one at the end."""
+    places = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 def pytest_terminal_summary(terminalreporter):

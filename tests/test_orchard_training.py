@@ -4,7 +4,10 @@ written model."""
 import math
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import mindspore as ms
@@ -503,6 +506,20 @@ def test_pictures_are_drawn_once_and_are_those_of_the_world(tmp_path, monkeypatc
         and -1 <= crops.min() < crops.max() <= 1
     )
     assert np.array_equal(crops, data.crops([chunks], 6, np.random.default_rng(0), 5, 40))
+
+
+def test_several_processes_draw_the_same_pictures(tmp_path):
+    """In a process without MindSpore, as `data.py --training` is one."""
+    program = (
+        "from benchmarks.orchard import data\n"
+        "data.CHUNK = 3\n"
+        f"data.pictures({str(tmp_path)!r}, 6, workers=2)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parent.parent)
+    paths = sorted(tmp_path.rglob("*.npy"))
+    assert [path.name for path in paths] == ["train-000000.npy", "train-000003.npy"]
+    found = np.concatenate([np.load(path) for path in paths])
+    assert np.array_equal(found, [data.draw(W.SEEDS["train"][i]) for i in range(6)])
 
 
 def test_rectangles_of_another_crop_are_exchanged():

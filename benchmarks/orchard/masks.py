@@ -84,7 +84,8 @@ def main():
     parser.add_argument("--strengths", type=float, nargs="+", default=(0.35, 0.5, 0.65))
     parser.add_argument("--maps", type=int, nargs="+", default=(10, 30), help="noise draws")
     arguments = parser.parse_args()
-    model, cases = M.Model.load(arguments.model), methods.cases(arguments.edits, "validation")
+    model = M.Model.load(arguments.model)
+    cases = methods.cases(arguments.edits, "validation", size=model.configs.picture_size)
     truths = np.stack([W.on_grid(c.mask, model.configs.vae.factor) for c in cases])
     kinds = np.array([c.kind for c in cases])
     for strength in arguments.strengths:
