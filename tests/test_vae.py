@@ -33,10 +33,10 @@ def sample_picture():
 
 
 def large_picture(mode):
-    """Twice the sample picture's height and width: repeated ("wrap"), or beside its mirror images
-    ("symmetric")."""
+    """One and a half times the sample picture's height and width: repeated ("wrap"), or beside its
+    mirror images ("symmetric")."""
     height, width = sample_picture().shape[2:]
-    return np.pad(sample_picture(), ((0, 0), (0, 0), (0, height), (0, width)), mode)
+    return np.pad(sample_picture(), ((0, 0), (0, 0), (0, height // 2), (0, width // 2)), mode)
 
 
 def grow(x, factor):
@@ -206,10 +206,10 @@ def test_tiling_is_near_the_untiled():
     the picture."""
     model, picture = shipped(), large_picture("wrap")
     latents, tiled = (model.encode_image(picture, tiling)[0].asnumpy() for tiling in (None, TILING))
-    assert 0 < np.sqrt(np.mean((tiled - latents) ** 2)) < 0.02 * latents.std()  # 0.006 is measured
+    assert 0 < np.sqrt(np.mean((tiled - latents) ** 2)) < 0.03 * latents.std()  # 0.015 is measured
     latents = ms.Tensor(latents) * model.configs.vae.scaling_factor
     whole, tiled = model.decode_latents(latents), model.decode_latents(latents, TILING)
-    assert 0 < np.sqrt(np.mean((tiled - whole) ** 2)) < 0.01  # of [-1,1]; 0.002 is measured
+    assert 0 < np.sqrt(np.mean((tiled - whole) ** 2)) < 0.01  # of [-1,1]; 0.005 is measured
     assert np.abs(tiled - whole).max() < 0.3
 
 
@@ -217,7 +217,7 @@ def test_tiled_decoding_has_no_visible_seam(monkeypatch):
     """The difference to the untiled picture steps no more across a tile's border than just beside
     it.
 
-    Without the weights that blend the tiles it does, by a factor of 5 or 6: the measure would see a
+    Without the weights that blend the tiles it does, by a factor of 7 to 15: the measure would see a
     seam.
     """
     model, factor = shipped(), shipped().configs.vae.factor
