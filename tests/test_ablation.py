@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from benchmarks.ablation import Experiment, cache as caches, cli, editing, engine, plan, rows, work
 from benchmarks.ablation.subjects import Batch, Subject
+from diffedit_core.errors import InputError
 from diffedit_core.integrators import Note, State
 from diffedit_core.parts import compute, everywhere, noised
 
@@ -511,3 +512,20 @@ def test_a_unit_that_another_process_has_is_left_to_it(tmp_path):
         elsewhere, _ = engine.run(job)
     assert elsewhere == 1 and len(rows_of(job.folder)) == 2
     assert engine.run(job)[0] == 0 and len(rows_of(job.folder)) == 8
+
+
+# ---- the command's pictures ----------------------------------------------------------------------
+
+
+def test_another_size_has_rows_of_its_own():
+    """`--size` draws the scenes at it, by default at the model's; rows of two sizes do not mix."""
+
+    def found(*words):
+        bench = cli.bench_of(cli.parser().parse_args(["threshold", *words]))
+        return bench.model, next(bench.batches("test", 1, (0,))).make()[0].source.shape
+
+    own, small = found(), found("--size", "128")
+    assert own == found("--size", "256") and own[1] == (3, 256, 256)
+    assert small[0] != own[0] and small[1] == (3, 128, 128)
+    with pytest.raises(InputError, match="200x200.*--size"):
+        found("--size", "200")
