@@ -17,7 +17,7 @@ from diffedit_core import params as P
 from . import layout, steps as stepping
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# with the flash kernels of PyTorch 2.11 allowed, gradients were not finite on an H100
+# with PyTorch 2.11's flash and cuDNN kernels allowed, gradients were not finite on an H100
 ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 ATTENTION += [SDPBackend.FLASH_ATTENTION] if DEVICE == "cpu" else []
 TEXT = "text_model."  # newer versions of transformers leave it out of the names of the leaves
