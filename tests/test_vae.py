@@ -217,8 +217,8 @@ def test_tiled_decoding_has_no_visible_seam(monkeypatch):
     """The difference to the untiled picture steps no more across a tile's border than just beside
     it.
 
-    Without the weights that blend the tiles it does, by a factor of 7 to 15: the measure would see a
-    seam.
+    Without the weights that blend the tiles it does, by a factor of 7 to 15: the measure would see
+    a seam.
     """
     model, factor = shipped(), shipped().configs.vae.factor
     # the table's boards end every 64 rows: not at a border now
