@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from benchmarks import integrators
-from benchmarks.orchard import backgrounds, classifier as C, evaluate as E, masks, measures, methods
+from benchmarks.ablation.work import Share
+from benchmarks.orchard import backgrounds, batches, classifier as C, data, evaluate as E, masks
+from benchmarks.orchard import measures, methods
 from benchmarks.orchard import world as W
 from diffedit_core import schedule
 from diffedit_core.draws import draws
@@ -139,7 +141,7 @@ def test_intervals():
 def test_cases_are_test_scenes_with_their_truth():
     for i, case in enumerate(methods.cases(6)):
         assert case.kind == W.EDITS[i % 3] and case.scene.seed in W.SEEDS["test"]
-        before, after = E.to_pixels(np.stack([case.source, case.truth]))
+        before, after = data.to_pixels(np.stack([case.source, case.truth]))
         assert np.array_equal(before, W.render(case.scene)[0]) and np.array_equal(
             after, W.render(case.edited)[0]
         )
@@ -373,6 +375,59 @@ def test_what_each_alternative_keeps():
     )
 
 
+def measured(folder, names, count=5, share=Share(), model=None):
+    """`batches.measure` of small cases, three a batch, judged by their means."""
+
+    def judge(images):
+        return images.mean((2, 3)), np.zeros((len(images), len(C.HEADS)), int)
+
+    cases = small_cases(count)
+    sources = np.stack([c.source for c in cases])
+    trips = {k: sources[k : k + batches.BATCH] for k in range(0, count, batches.BATCH)}
+    batches.measure(names, model or Held(), CHANGES, cases, judge, trips, folder, share)
+    return [batches.collected(name, count, folder) for name in names]
+
+
+def test_shares_of_the_batches_are_together_what_one_process_finds(tmp_path, monkeypatch):
+    """Whatever share comes first; what is there is not measured again."""
+    monkeypatch.setattr(batches, "BATCH", 3)
+    names = ["DiffEdit", "copy"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    assert measured(parts, names, share=Share(1, 2, True)) == [None, None]
+    for one, other in zip(measured(whole, names), measured(parts, names, share=Share(0, 2, True))):
+        for a, b in zip(one, other):
+            np.testing.assert_equal(a, b)
+        assert len(one.records) == 5 and one.images.shape == (5, 12, 16, 3)
+    for found in measured(whole, names, model=object()):  # asks nothing
+        assert len(found.records) == 5
+    batches.discard("copy", 5, whole)
+    assert batches.collected("copy", 5, whole) is None
+    batches.discard("DiffEdit", 5, whole)
+    assert not list(whole.iterdir())
+
+
+def test_methods_of_a_batch_share_their_work(tmp_path):
+    """The same numbers, with fewer evaluations: the second takes the first one's maps and
+    trail."""
+    (tmp_path / "all").mkdir()
+    names, rows, alone = ["DiffEdit", "recipe smooth", "encode-decode", "SDEdit"], [], []
+
+    class Counting(Held):
+        def predict(self, x, timestep, states):
+            rows.append(x.shape[0])
+            return super().predict(x, timestep, states)
+
+    together = measured(tmp_path / "all", names, 2, model=Counting())
+    shared, rows[:] = sum(rows), []
+    for name in names:
+        (tmp_path / name).mkdir()
+        alone += measured(tmp_path / name, [name], 2, model=Counting())
+    for one, other in zip(together, alone):
+        np.testing.assert_equal(one.records, other.records)
+    assert shared < 0.8 * sum(rows)
+
+
 def test_sheet_and_table():
     batch = methods.cases(4)
     maps = [np.random.default_rng(i).random((16, 16)) for i in range(4)]
@@ -381,7 +436,8 @@ def test_sheet_and_table():
         measures.judge(c, c.truth * 0.9, m, c.source, C.classes(c.edited), 8)
         for c, m in zip(batch, masks)
     ]
-    sheet = E.contact_sheet(batch, records, np.stack([c.truth for c in batch]), masks, maps, each=2)
+    edits = data.to_pixels(np.stack([c.truth for c in batch]))
+    sheet = E.contact_sheet(batch, records, edits, masks, maps, each=2)
     assert sheet.size == (3 * 5 * W.SIZE, 2 * W.SIZE)
     lines = {
         line: (len(rows), measures.summarise([records[i] for i in rows]))

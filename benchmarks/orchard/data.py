@@ -92,6 +92,11 @@ def to_model(batch):
     return np.ascontiguousarray(batch.transpose(0, 3, 1, 2), np.float32) / 127.5 - 1
 
 
+def to_pixels(image):
+    """[B,3,H,W] in [-1,1] -> uint8 [B,H,W,3]."""
+    return np.clip(np.round((image.transpose(0, 2, 3, 1) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
 def crops(sources, count, rng, batch, size):
     """Random crops of the first `count` pictures, half of them mirrored: float32 [B,3,size,size].
 

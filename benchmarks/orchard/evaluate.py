@@ -7,7 +7,8 @@ A third of the edits each changes the fruit, the container, and both. The true m
 between two renders of one scene (`world.true_mask`), on the grid of the latents: a cell counts as
 soon as one of its 8x8 pixels differs, since no latent mask can be finer. Intervals are 95 %:
 Wilson's for shares, two standard errors of the mean for the rest. What the folder of results has
-already is not measured again, so that a run can be stopped and continued.
+already is not measured again, so that a run can be stopped and continued. `--shard 1/2` and
+`--shard 2/2` in two processes, or on two machines with one folder, edit half of the batches each.
 """
 
 import argparse
@@ -27,12 +28,12 @@ from diffedit_core.files import written
 from diffedit_core.mask import normalise
 from diffedit_core.options import RECIPES
 
-from . import classifier as C, measures, world as W
-from .measures import frechet, interval, judge, shown, summarise, table
-from .methods import METHODS, cases, model_name, run, samples
-from .train import to_pixels
+from ..ablation.work import Share
+from . import batches, classifier as C, measures, world as W
+from .data import to_pixels
+from .measures import frechet, interval, shown, summarise, table
+from .methods import METHODS, cases, model_name, samples
 
-BATCH = 12  # edits at once
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 IN_LINES = {
     "DiffEdit": "",
@@ -43,31 +44,10 @@ SAMPLES = {"seen combinations": False, "held-out combinations": True}  # whether
 NEW = "held-out combinations that are new to v0 too"
 
 
-def run_method(name, model, changes, found_cases, classifier, trips):
-    """(records, outcome images [N,3,H,W], masks, noise maps, features) of a method over all
-    cases."""
-    images, masks, maps = [], [], []
-    for start in tqdm(range(0, len(found_cases), BATCH), desc=name, disable=None):
-        batch = found_cases[start : start + BATCH]
-        outcome = run(name, model, changes, batch)
-        images.append(np.clip(outcome.images, -1, 1))
-        masks += list(outcome.masks) if outcome.masks is not None else [None] * len(batch)
-        maps += list(outcome.noise_maps) if outcome.noise_maps is not None else [None] * len(batch)
-    images = np.concatenate(images)
-    features, classes = classifier(images)
-    factor = model.configs.vae.factor
-    records = [judge(*row, factor) for row in zip(found_cases, images, masks, trips, classes)]
-    return records, images, masks, maps, features
-
-
 def round_trips(model, found_cases):
-    """The sources through the VAE and back."""
-    return np.concatenate(
-        [
-            np.clip(model.decode_latents(model.latents(model.encode_image(c.source[None]))), -1, 1)
-            for c in tqdm(found_cases, desc="round trips", disable=None)
-        ]
-    )
+    """The sources through the VAE and back, one by one."""
+    latents = [model.latents(model.encode_image(case.source[None])) for case in found_cases]
+    return np.concatenate([np.clip(model.decode_latents(z), -1, 1) for z in latents])
 
 
 def groups(found_cases):
@@ -161,13 +141,13 @@ def contact_sheet(found_cases, records, images, masks, maps, each=12):
 
 def strip(case, image, mask, noise_map):
     """Five uint8 pictures of one edit."""
-    source, edit, truth = to_pixels(np.stack([case.source, image, case.truth]))
+    source, truth = to_pixels(np.stack([case.source, case.truth]))
     clamped = np.minimum(noise_map, 3 * noise_map.mean())
     size = source.shape[:2]
     factor = size[0] // mask.shape[0]
     wide = [np.kron(m, np.ones((factor, factor), np.float32)) for m in (clamped, mask)]
     dimmed = (source * (0.35 + 0.65 * wide[1][..., None])).astype(np.uint8)
-    return [source, np.asarray(images.heat_map(wide[0])), dimmed, edit, truth]
+    return [source, np.asarray(images.heat_map(wide[0])), dimmed, image, truth]
 
 
 def parser():
@@ -191,6 +171,7 @@ def parser():
         "--texts", type=int, default=96, help="samples of seen, and of held-out combinations"
     )
     top.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    top.add_argument("--shard", metavar="i/n", help="edit this part of the batches, no table")
     top.add_argument("--steps", type=int, default=50)
     top.add_argument("--guidance", type=float, default=RECIPES["paper"].guidance_scale)
     return top
@@ -235,6 +216,8 @@ def begin(a, options):
             raise InputError(
                 f"{earlier} is of another model or other settings: give another --out."
             )
+    else:
+        write_json(earlier, results)
     return results
 
 
@@ -246,21 +229,21 @@ def evaluate(a):
     options = RECIPES["paper"].replace(**changes)
     results = begin(a, options)
     model, classifier = M.Model.load(a.model), C.Classifier.load(a.classifier)
-    found_cases = cases(a.edits, size=results["facts"]["size"])
-    trips = round_trips(model, found_cases)
-    sources = np.stack([case.source for case in found_cases])
-    true_features = classifier(np.stack([case.truth for case in found_cases]))[0]
-    results["classifier accuracy"] = C.accuracy(classifier)
-    results["vae"] = {
-        "psnr": measures.psnr(trips, sources),
-        "slope error": measures.slope_error(trips, sources),
+    found_cases, share = cases(a.edits, size=results["facts"]["size"]), Share.of(a.shard)
+    trips = {
+        start: round_trips(model, found_cases[start : start + batches.BATCH])
+        for start in tqdm(batches.starts(a.edits, share), desc="round trips", disable=None)
     }
-
-    for name in a.methods:
-        if name not in results["methods"]:
-            found = run_method(name, model, changes, found_cases, classifier, trips)
-            add_method(results, name, found, found_cases, true_features, a.out)
-            write(a.out, results)
+    names = [name for name in a.methods if name not in results["methods"]]
+    batches.measure(names, model, changes, found_cases, classifier, trips, a.out, share)
+    if share.alone:
+        print(f"{a.shard} is done: when all are, give the command without --shard for the table.")
+        return
+    add_facts(results, found_cases, np.concatenate([trips[k] for k in sorted(trips)]), classifier)
+    for name in names:
+        add_method(results, name, found_cases, classifier, a.out)
+        write(a.out, results)
+        batches.discard(name, a.edits, a.out)
     for name, held_out in SAMPLES.items():
         if a.texts and name not in results["text to image"]:
             size = results["facts"]["size"]
@@ -270,12 +253,23 @@ def evaluate(a):
     print((a.out / "results.md").read_text(encoding="utf-8"))
 
 
-def add_method(results, name, found, found_cases, true_features, folder):
-    """Put what `run_method` found into the results, and the contact sheet into the folder."""
-    records, images, masks, maps, features = found
+def add_facts(results, found_cases, trips, classifier):
+    """Put what the autoencoder loses and the classifier's own accuracy into the results."""
+    sources = np.stack([case.source for case in found_cases])
+    results["classifier accuracy"] = C.accuracy(classifier)
+    results["vae"] = {
+        "psnr": measures.psnr(trips, sources),
+        "slope error": measures.slope_error(trips, sources),
+    }
+
+
+def add_method(results, name, found_cases, classifier, folder):
+    """Put what `batches.measure` found into the results, and the contact sheet into the folder."""
+    records, images, features, masks, maps = batches.collected(name, len(found_cases), folder)
     results["records"][name] = records
     results["methods"][name] = len(records), summarise(records)
-    results["csfid"][name] = frechet(features, true_features)
+    truths = classifier(np.stack([case.truth for case in found_cases]))[0]
+    results["csfid"][name] = frechet(features, truths)
     if name in IN_LINES:
         for line, rows in groups(found_cases).items():
             summary = summarise([records[i] for i in rows])
@@ -327,12 +321,15 @@ def write(folder, results):
             + ", ".join(f"{k} {shown(v)}" for k, v in numbers.items())
             + ".\n\n"
         )
-    for name, content in (
-        ("results.json", json.dumps(results, indent=1, default=float) + "\n"),
-        ("results.md", text),
-    ):
-        with written(folder / name) as part:
-            part.write_text(content, encoding="utf-8")
+    with written(folder / "results.md") as part:
+        part.write_text(text, encoding="utf-8")
+    write_json(folder / "results.json", results)
+
+
+def write_json(path, results):
+    """The results as a file that appears whole."""
+    with written(path) as part:
+        part.write_text(json.dumps(results, indent=1, default=float) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

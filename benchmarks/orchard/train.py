@@ -195,14 +195,9 @@ class VAEJudge:
                 f"slope error {measures.slope_error(found, images):.3f}"
             )
             halves = np.split(np.stack((images, found)), 2, axis=1)
-            rows = [list(to_pixels(row)) for half in halves for row in half]
+            rows = [list(data.to_pixels(row)) for half in halves for row in half]
             sheet = folder / f"{data.sized('vae', size)}-{step:06d}.png"
             W.sheet(rows).save(sheet)
-
-
-def to_pixels(image):
-    """[B,3,H,W] in [-1,1] -> uint8 [B,H,W,3]."""
-    return np.clip(np.round((image.transpose(0, 2, 3, 1) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 # --- text encoder and UNet ------------------------------------------------------------------------
@@ -413,7 +408,7 @@ class UNetJudge:
             rows = [found[i : i + 1] / self.scaling_factor for i in range(len(SHOWN))]
             pictures = np.concatenate([self.decode(row).asnumpy() for row in rows])
             sheet = folder / f"{data.sized('unet', size)}-{step:06d}.png"
-            W.sheet([list(to_pixels(pictures))]).save(sheet)
+            W.sheet([list(data.to_pixels(pictures))]).save(sheet)
         log(f"step {step} wrote samples")
 
 
