@@ -5,7 +5,6 @@ import math
 import zlib
 from types import SimpleNamespace
 
-import mindspore as ms
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st

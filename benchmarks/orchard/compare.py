@@ -15,7 +15,7 @@ import numpy as np
 from diffedit_core import clip, kernels as K, params as P, unet, vae
 
 from ..timing import alternate, summary
-from . import layout, steps as stepping, train
+from . import autoencoder, denoiser, layout, steps as stepping
 
 
 def vae_steps(batch, crop):
@@ -31,9 +31,9 @@ def vae_steps(batch, crop):
     inputs = (image, image, noise, np.ones((batch, 1, cells, cells), np.float32))
     steps = {
         "mindspore": stepping.TrainStep(
-            train.vae_loss, P.to_parameters(weights), layout.VAE, K.default_kernels()
+            autoencoder.vae_loss, P.to_parameters(weights), layout.VAE, K.default_kernels()
         ),
-        "torch bf16": vae_step(train.vae_terms, weights),
+        "torch bf16": vae_step(autoencoder.vae_terms, weights),
     }
     rates = stepping.rates(0, 1000, 1e-3)
     return {name: lambda step=step: step(rates, *inputs) for name, step in steps.items()}
@@ -52,7 +52,7 @@ def unet_steps(batch):
     weights = P.init({**clip.specs(text_config), **unet.specs(config)}, rng)
     static = (text_config, config, K.default_kernels())
     steps = {
-        "mindspore": stepping.TrainStep(train.unet_loss, P.to_parameters(weights), *static),
+        "mindspore": stepping.TrainStep(denoiser.unet_loss, P.to_parameters(weights), *static),
         "torch fp32": unet_step(weights, text_config, config, narrow=False),
         "torch bf16": unet_step(weights, text_config, config),
     }

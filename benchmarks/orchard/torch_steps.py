@@ -138,7 +138,7 @@ def autoencoder():
 
 
 def unet_step(weights, text_config, config, narrow=True):
-    """The step of text encoder and UNet together: `train.unet_loss`."""
+    """The step of text encoder and UNet together: `denoiser.unet_loss`."""
     fields = layout.public("text_encoder", text_config)
     fields.pop("architectures")
     modules = [
