@@ -159,8 +159,13 @@ def add_common(command):
         metavar="TEXT",
         help="what a guided mask guides away from (recipe diffusers)",
     )
-    add("--recipe", choices=tuple(RECIPES), default="paper", help="the paper's algorithm, the same "
-        "with a mask of fewer holes, or the public pipeline's")  # fmt: skip
+    add(
+        "--recipe",
+        choices=tuple(RECIPES),
+        default="paper",
+        help="the paper's algorithm, the same with a mask of fewer holes (smooth-32: for latents "
+        "of 32x32), or the public pipeline's",
+    )
 
     model = command.add_argument_group("the model")
     model.add_argument(

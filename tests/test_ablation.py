@@ -45,7 +45,7 @@ def bench(load=None):
     def model():
         return FakeModel(wavy_on_the_object)
 
-    return engine.Bench(model().configs, "fake", load or model, batches)
+    return engine.Bench(model().configs, "fake", 16, load or model, batches)
 
 
 def experiment(name="toy", scenes=4, measures=TRUTHLESS, base=None, **more):
@@ -368,7 +368,7 @@ def test_a_changed_program_or_model_starts_rows_of_its_own(tmp_path, monkeypatch
     monkeypatch.setattr(engine, "program", lambda: "another")
     both, computed, _ = ran(one, tmp_path)
     assert computed > 0 and len(both) == 2 * len(first) and first.items() <= both.items()
-    found = tables.results(rows.read(tmp_path / "toy"), "another", "fake")
+    found = tables.results(rows.read(tmp_path / "toy"), ("another", "fake", 16))
     assert found.others == len(first) and found.run["code"] == "another"
     assert sum(map(len, found.rows.values())) == len(first)
 
@@ -522,7 +522,7 @@ def test_another_size_has_rows_of_its_own():
 
     def found(*words):
         bench = cli.bench_of(cli.parser().parse_args(["threshold", *words]))
-        return bench.model, next(bench.batches("test", 1, (0,))).make()[0].source.shape
+        return bench.size, next(bench.batches("test", 1, (0,))).make()[0].source.shape
 
     own, small = found(), found("--size", "128")
     assert own == found("--size", "256") and own[1] == (3, 256, 256)

@@ -86,12 +86,15 @@ def shown(value):
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+RECIPES_SHOWN = [name for name in RECIPES if name != "paper"]  # whose options are the defaults
+
+
 def options_table():
     """The rows of the table of options, from their declarations."""
-    yield ["option", "stage", "default", "smooth", "diffusers", "what it is"]
+    yield ["option", "stage", "default", *RECIPES_SHOWN, "what it is"]
     for name, declared in DECLARED.items():
         default = getattr(Options(), name)
-        others = [getattr(RECIPES[recipe], name) for recipe in ("smooth", "diffusers")]
+        others = [getattr(RECIPES[recipe], name) for recipe in RECIPES_SHOWN]
         changes = ["" if value == default else shown(value) for value in others]
         stage = ", ".join((declared.stage, *declared.also))
         named = name if declared.batch else f"--{flag(name)}"

@@ -202,7 +202,9 @@ def run(name, batch, changes=CHANGES):
     return methods.run(name, Held(), changes, batch)
 
 
-@pytest.mark.parametrize("name", ["DiffEdit", "recipe smooth", "recipe diffusers"])
+@pytest.mark.parametrize(
+    "name", ["DiffEdit", "recipe smooth", "recipe smooth-32", "recipe diffusers"]
+)
 def test_a_batch_gives_what_each_edit_alone_gives(name):
     """Also of the public pipeline, in which every picture is a batch of its own."""
     batch, method = small_cases(), methods.METHODS[name]

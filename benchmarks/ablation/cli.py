@@ -208,7 +208,7 @@ def work(wanted, a):
             print(f"{experiment.name}: other processes are at {elsewhere} parts of it: "
                   "run --table when they are done.", file=sys.stderr)  # fmt: skip
         elif share.count == 1:
-            show(experiment, a, engine.program(), bench.model)
+            show(experiment, a, (engine.program(), bench.model, bench.size))
     return 0
 
 
@@ -221,13 +221,11 @@ def bench_of(a):
     from . import subjects
     from .compare import functions
     from .engine import Bench
-    from .identity import digest, model_digest
+    from .identity import model_digest
 
     found = check(a.model, a.dtype == "fp16")
     side = a.size or found.configs.picture_size
-    own, model = a.pictures is not None, model_digest(found, a.dtype)
-    if side != found.configs.picture_size:  # another side is as another model: rows of its own
-        model = digest(model, side)[: len(model)]
+    own = a.pictures is not None
 
     def batches(split, scenes, seeds):
         if own:
@@ -236,7 +234,8 @@ def bench_of(a):
 
     return Bench(
         found.configs,
-        model,
+        model_digest(found, a.dtype),
+        side,
         functools.lru_cache(lambda: Model.load(found, a.dtype)),
         batches,
         None if own else Reader.load(),
@@ -244,14 +243,14 @@ def bench_of(a):
     )
 
 
-def show(experiment, a, code=None, model=None):
-    """Print the tables of an experiment, or collect its rows."""
+def show(experiment, a, wanted=None):
+    """Print the tables of an experiment, or collect its rows: of a program, a model and a size."""
     folder = a.out / experiment.name
     collected = COLLECTED / f"{experiment.name}.jsonl"
     lines = rows.read(folder) if folder.is_dir() else []
     if not lines and collected.is_file():
         lines = list(rows.lines(collected))
-    found = tables.results(lines, code, model)
+    found = tables.results(lines, wanted)
     if found is None:
         raise InputError(f"{folder} has no rows of {experiment.name}: run it first.")
     if a.collect:
@@ -259,10 +258,12 @@ def show(experiment, a, code=None, model=None):
         tables.collect(lines, found, collected)
         print(collected)
         return
-    print(f"\n{experiment.question} (commit {found.run['commit']}, model {found.run['model']})\n")
+    of = f"commit {found.run['commit']}, model {found.run['model']}"
+    of += f", {found.run['size']} pixels" if "size" in found.run else ""
+    print(f"\n{experiment.question} ({of})\n")
     print(tables.table(found))
     kinds = {row["subject"] for of in found.rows.values() for row in of.values()}
     for kind in sorted(kinds) if a.kinds else ():
         print(f"{kind}:\n\n{tables.table(found, kind)}")
     if found.others:
-        print(f"{found.others} rows of other programs or models are not in the table.")
+        print(f"{found.others} rows of other programs, models or sizes are not in the table.")

@@ -37,6 +37,7 @@ class Bench(NamedTuple):
 
     configs: `folder.Configs` of the model.
     model: its digest.
+    size: of the pictures, their side in pixels.
     load: function () -> `model.Model`.
     batches: function (split, scenes, seeds) -> [`subjects.Batch`].
     reader: function (images) -> (features, classes), or None where no answer is known.
@@ -45,6 +46,7 @@ class Bench(NamedTuple):
 
     configs: Any
     model: str
+    size: int
     load: Callable
     batches: Callable
     reader: Optional[Callable] = None
@@ -127,7 +129,7 @@ def lay_out(experiment, bench, folder):
 def _ids(experiment, bench, variant, batch):
     """The ids of a variant's rows; where pictures are mixed, their neighbours are part of them."""
     beside = batch.names if variant.options.clamp_over == "batch" else ()
-    what = (experiment.name, variant.digest, program(), bench.model, beside)
+    what = (experiment.name, variant.digest, program(), bench.model, bench.size, beside)
     return [digest(*what, *name)[:16] for name in batch.names]
 
 
@@ -162,7 +164,8 @@ class _Doing:
             subjects = unit.batch.make()
             features, _ = self.job.bench.reader(np.stack([s.truth for s in subjects]))
             for subject, row in zip(subjects, features):
-                writer.append(kind="truth", scene=subject.name, features=encoded(row))
+                of = {"scene": subject.name, "size": self.job.bench.size}
+                writer.append(kind="truth", **of, features=encoded(row))
 
     def compute(self, unit, variants):
         """(variant, [row of each subject])"""
@@ -229,10 +232,11 @@ def rate(folder):
 
 
 def facts(bench):
-    """Where numbers come from: program, model, versions."""
+    """Where numbers come from: program, model, size of the pictures, versions."""
     found = {
         "code": program(),
         "model": bench.model,
+        "size": bench.size,
         "commit": commit(),
         "python": platform.python_version(),
         "mindspore": ms.__version__,

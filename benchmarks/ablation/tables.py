@@ -18,14 +18,14 @@ BLOCKS = 20  # of scenes, for intervals of what is no mean
 
 
 class Results(NamedTuple):
-    """The rows of one program and one model.
+    """The rows of one program, one model and one size.
 
     experiment: its line.
     run: the line of a run of these rows.
     rows: {variant's digest: {(scene, seed): row}}.
     truths: {scene: the features of its true edit}.
     sets: {(variant's digest, measure): line} of a collected file, which has no features.
-    others: rows of other programs and models.
+    others: rows of other programs, models and sizes.
     """
 
     experiment: dict
@@ -36,23 +36,29 @@ class Results(NamedTuple):
     others: int
 
 
-def results(lines, code=None, model=None):
-    """The `Results` of lines: those of this program and this model where there are any, else those
-    of the run that has most."""
+def owner_of(run):
+    """(program, model, size of the pictures) of a run; early ones do not say the size."""
+    return run["code"], run["model"], run.get("size")
+
+
+def results(lines, wanted=None):
+    """The `Results` of lines: those of `wanted`, as `owner_of` says it, where there are any, else
+    those of the owner who has most."""
     experiments = [line for line in lines if line["kind"] == "experiment"]
     runs = {line["run"]: line for line in lines if line["kind"] == "run"}
     rows = [line for line in lines if line["kind"] == "row"]
     if not experiments or not rows:
         return None
-    owners = Counter((runs[row["run"]]["code"], runs[row["run"]]["model"]) for row in rows)
-    owner = (code, model) if (code, model) in owners else owners.most_common(1)[0][0]
+    owners = Counter(owner_of(runs[row["run"]]) for row in rows)
+    owner = wanted if wanted in owners else owners.most_common(1)[0][0]
     found, run = {}, None
     for row in rows:
         of = runs[row["run"]]
-        if (of["code"], of["model"]) == owner:
+        if owner_of(of) == owner:
             run = of
             found.setdefault(row["variant"], {})[row["scene"], row["seed"]] = row
-    truths = {t["scene"]: decoded(t["features"]) for t in lines if t["kind"] == "truth"}
+    same_size = (t for t in lines if t["kind"] == "truth" and t.get("size") == owner[2])
+    truths = {t["scene"]: decoded(t["features"]) for t in same_size}
     sets = {(t["variant"], t["measure"]): t for t in lines if t["kind"] == "set"}
     return Results(experiments[-1], run, found, truths, sets, len(rows) - owners[owner])
 

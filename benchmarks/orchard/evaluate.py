@@ -38,6 +38,7 @@ THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 IN_LINES = {
     "DiffEdit": "",
     "recipe smooth": ", recipe smooth",
+    "recipe smooth-32": ", recipe smooth-32",
 }  # methods whose kinds of edits have lines of their own
 BEST = "each picture's best"
 SAMPLES = {"seen combinations": False, "held-out combinations": True}  # whether they are held out

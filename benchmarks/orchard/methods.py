@@ -52,6 +52,7 @@ class Method(NamedTuple):
 METHODS = {
     "DiffEdit": Method(),
     "recipe smooth": Method("smooth"),
+    "recipe smooth-32": Method("smooth-32"),
     "encode-decode": Method(parts={"to_mask": everywhere}),
     "mask without encoding": Method(parts={"trail": noised}),
     "SDEdit": Method(parts={"trail": noised, "to_mask": everywhere}),

@@ -73,7 +73,7 @@ def section(summary, index, held):
     facts += [f"commit {run['commit']}"] if run.get("commit") else []
     facts += ["the base was not measured"] if base is None else []
     if summary.found.others:
-        facts.append(f"{summary.found.others} rows of other programs or models are left out")
+        facts.append(f"{summary.found.others} rows of other programs, models or sizes are left out")
     return joined(
         [
             Html(f'<section id="experiment-{index}">'),
