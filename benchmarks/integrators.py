@@ -136,7 +136,8 @@ def measure(arguments):
         judges.TRAINED
     )
     done, name = {key(row) for row in read(arguments.out)}, methods.model_name(arguments.model)
-    cases = methods.cases(arguments.pictures, kinds=("fruit",))
+    size = methods.own_size(arguments.model)
+    cases = methods.cases(arguments.pictures, kinds=("fruit",), size=size)
     whats = [("round trip", g) for g in GUIDANCE] + [("edit", g) for g in arguments.edit_guidance]
     tasks = list(itertools.product(arguments.steps, arguments.integrators, whats))
     total = len(cases) * len(tasks)

@@ -25,6 +25,7 @@ from benchmarks import plots
 from benchmarks.ablation import cli as ablation, tables
 from benchmarks.ablation.measures import MEASURES
 from benchmarks.report import claims, cli, drawing, page, reading, sheets, verdicts
+from benchmarks.report.frontier import frontier
 from diffedit_core.errors import InputError
 
 from . import browser
@@ -397,6 +398,37 @@ def test_plots_as_files(tmp_path):
     put(tmp_path / "r" / "a.jsonl", lines_of("some", ("a", "b")))
     assert cli.main([str(tmp_path / "r"), "--svg", str(tmp_path / "svg")]) == 0
     assert len(list((tmp_path / "svg").glob("*.svg"))) == len(MEASURED)
+
+
+def test_the_frontier_has_every_way_where_its_numbers_are(tmp_path):
+    """Across and upwards the places are linear in the means; one series for each experiment."""
+    found = [
+        summary_of(tmp_path, name, ("a", "b", "c"), measures=("iou", "recall")) for name in "xy"
+    ]
+    svg = ET.fromstring(frontier(found, "recall", "iou"))
+    marks = [g for g in svg.iter("g") if g.get("class") == "point"]
+    assert len(marks) == 6 and {"x", "y"} <= {text.text for text in svg.iter("text")}
+    whisker = r"M([\d.]+) ([\d.]+)V([\d.]+)"
+    shown = [list(map(float, re.findall(whisker, g.find("path").get("d"))[0])) for g in marks]
+    order = [sorted(s.ways, key=lambda way: way.values["recall"][0]) for s in found]
+    ways = [way for of in order for way in of]
+    for number in range(2):  # of the experiment: its marks stand a little aside
+        own = slice(3 * number, 3 * number + 3)
+        xs, lows = np.array(shown)[own, 0], np.array(shown)[own, 1]
+        for places, values in (
+            (xs, [way.values["recall"][0] for way in ways[own]]),
+            (lows, [way.values["iou"][1] for way in ways[own]]),
+        ):
+            slope, start = np.polyfit(values, places, 1)
+            assert np.allclose(slope * np.array(values) + start, places, atol=0.11)
+    with pytest.raises(InputError, match="seconds"):
+        frontier(found)
+    with pytest.raises(InputError, match="no measure 'price'"):
+        frontier(found, "price", "iou")
+    put(tmp_path / "r" / "a.jsonl", lines_of("some", ("a", "b"), measures=("iou", "recall")))
+    words = [str(tmp_path / "r"), "--frontier", str(tmp_path / "f.svg"), "--axes", "recall", "iou"]
+    assert cli.main(words) == 0 and ET.parse(tmp_path / "f.svg").getroot().tag.endswith("svg")
+    assert cli.main([*words[:3], "--axes", "recall", "clip"]) == 2
 
 
 # --- contact sheets -------------------------------------------------------------------------------

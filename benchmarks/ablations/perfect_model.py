@@ -302,17 +302,6 @@ def cases(count, size):
 # --- what it gives --------------------------------------------------------------------------------
 
 
-def remember(store):
-    """A `keep` of one batch and one model."""
-
-    def keep(stage, key, function):
-        if key not in store:
-            store[key] = function()
-        return store[key]
-
-    return keep
-
-
 def read(judge, picture):
     """The classes that the reader sees in a picture [3,H,W]."""
     factor = W.SIZE // picture.shape[-1]
@@ -379,7 +368,7 @@ def measured(a):
             known = atoms.points[fits[kind][""]].reshape(shape) / np.float32(SCALE)
             for run, guidance in [r for k, r in wanted if k == kind]:
                 changes = dict(num_inference_steps=a.steps, map_batch=10, guidance_scale=guidance)
-                found = methods.run(run, model, changes, [case], keep=remember(store))
+                found = methods.run(run, model, changes, [case], keep=methods.remember(store))
                 row = dict(edit=number, edited=case.kind, kind=kind, run=run, guidance=guidance)
                 row |= dict(renders=a.renders, size=a.size, steps=a.steps)
                 row |= judged(case, found, judge, known)

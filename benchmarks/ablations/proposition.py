@@ -119,7 +119,8 @@ def distances(target, levels, states, latents, noise, steps):
 
 def measured(model, scenes):
     """{"constants", "rows"} of the first test scenes."""
-    cases, config = methods.cases(scenes), model.configs.scheduler
+    cases = methods.cases(scenes, size=model.configs.picture_size)
+    config = model.configs.scheduler
     pictures = np.stack([case.source for case in cases])
     latents = model.latents(model.encode_image(pictures))
     levels = schedule.levels(config, STEPS)

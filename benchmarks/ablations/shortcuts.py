@@ -36,3 +36,20 @@ FEATURES = Experiment(
     measures=PRICE,
     scenes=36,
 )
+
+TOGETHER = Experiment(
+    name="shortcuts-together",
+    question="What do the shortcuts save together?",
+    rows={
+        "guidance 0 to 0.6": {"guidance_interval": (0.0, 0.6)},
+        "guidance 0 to 0.6, features 2": {"guidance_interval": (0.0, 0.6), "reuse_features": 2},
+        "guidance 0 to 0.6, features 2, one smoothed map": {
+            "guidance_interval": (0.0, 0.6),
+            "reuse_features": 2,
+            "recipe": "smooth",
+            "num_maps": 1,
+        },
+    },
+    measures=PRICE,
+    scenes=36,
+)

@@ -5,7 +5,7 @@
     python -m benchmarks.orchard.backgrounds --work W --edits 4 --chosen --mask true --mosaic 8
 
 With `--mask true` the true mask is used instead of one that is looked for. With `--mosaic 8` each
-picture is 8x8 scenes of 128x128, one of which is edited, coded in tiles: 1024x1024.
+picture is 8x8 scenes of the model's size, one of which is edited, coded in tiles.
 
 Each scene is edited once; its arrays stay in the folder W, so that a run can be stopped and
 continued, and another way costs nothing. Remnants is the share of clearly changed pixels that end
@@ -186,7 +186,8 @@ def main():
     parser.add_argument("--chosen", action="store_true", help="only the default growth and feather")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    cases = methods.cases(arguments.edits, arguments.split, world.EDITS)
+    side = methods.own_size(arguments.model)
+    cases = methods.cases(arguments.edits, arguments.split, world.EDITS, side)
     if arguments.mosaic > 1:
         cases = mosaics(cases, arguments.mosaic)
     arrays = edits(arguments, cases)

@@ -16,7 +16,7 @@ from diffedit_core.files import written
 
 from .data import to_pixels
 from .measures import judge
-from .methods import run
+from .methods import remember, run
 
 BATCH = 12  # edits at once
 
@@ -41,18 +41,6 @@ def file_of(folder, name, start):
     return Path(folder) / "batches" / f"{name.replace(' ', '-')}-{start:04d}.npz"
 
 
-def shared():
-    """A `parts.Run.keep` that keeps everything: of one batch."""
-    found = {}
-
-    def keep(stage, key, function):
-        if key not in found:
-            found[key] = function()
-        return found[key]
-
-    return keep
-
-
 def measure(names, model, changes, cases, classifier, trips, folder, share):
     """Write the files that are missing of a share.
 
@@ -71,7 +59,7 @@ def measure(names, model, changes, cases, classifier, trips, folder, share):
     keep, of = None, None
     for start, name in tqdm(left, desc="batches", disable=None):
         if start != of:
-            keep, of = shared(), start
+            keep, of = remember({}), start
         batch = cases[start : start + BATCH]
         outcome = run(name, model, changes, batch, keep=keep)
         save(file_of(folder, name, start), found(outcome, model, batch, classifier, trips[start]))

@@ -32,7 +32,7 @@ from ..ablation.work import Share
 from . import batches, classifier as C, measures, world as W
 from .data import to_pixels
 from .measures import frechet, interval, shown, summarise, table
-from .methods import METHODS, cases, model_name, samples
+from .methods import METHODS, cases, model_name, own_size, samples
 
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 IN_LINES = {
@@ -196,7 +196,7 @@ def begin(a, options):
         "model": model_name(a.model, M.COMPONENTS),
         "edits": a.edits,
         "texts": a.texts,
-        "size": a.size or M.read_configs(Path(a.model)).picture_size,
+        "size": a.size or own_size(a.model),
         "classifier": judge,
         "options": dataclasses.asdict(options),
     }

@@ -11,7 +11,8 @@ from diffedit_core import schedule, walk
 from diffedit_core.draws import POSTERIOR, draws, stream
 from diffedit_core.edit import edit
 from diffedit_core.integrators import State, ddim
-from diffedit_core.folder import COMPONENTS, weight_files
+from diffedit_core.folder import COMPONENTS, read_configs, weight_files
+from diffedit_core.hub import find
 from diffedit_core.options import RECIPES
 from diffedit_core.parts import Parts, compute, everywhere, noised
 from diffedit_core.prompts import text_states
@@ -114,6 +115,22 @@ def cases(count, split="test", kinds=world.EDITS, size=world.SIZE):
         source, truth = data.to_model(np.stack(pictures))
         found.append(Case(kind, scene, edited, source, truth, world.true_mask(*pictures)))
     return found
+
+
+def own_size(model):
+    """The side of the pictures that a model folder was trained on, in pixels."""
+    return read_configs(find(model)).picture_size
+
+
+def remember(store):
+    """A `parts.Run.keep` of one batch and one model: everything, in a dict."""
+
+    def keep(stage, key, function):
+        if key not in store:
+            store[key] = function()
+        return store[key]
+
+    return keep
 
 
 def samples(model, texts, seeds, options, size):

@@ -3,6 +3,7 @@
     python -m benchmarks.ablation threshold mask-noise
     python -m benchmarks.report results --out page.html
     python -m benchmarks.report benchmarks/ablations/results --out page.html --svg plots
+    python -m benchmarks.report results --frontier price.svg --axes seconds "edit psnr"
 
 RESULTS are folders or files that `python -m benchmarks.ablation` wrote; of a folder those of its
 subfolders, too. What several of them have of the same experiment is put together.
@@ -18,6 +19,7 @@ from diffedit_core.files import folder_written, written
 
 from .. import plots
 from . import drawing, page, reading
+from .frontier import AXES, frontier
 
 
 def parser():
@@ -30,6 +32,16 @@ def parser():
     top.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folder or .jsonl")
     top.add_argument("--out", type=Path, help="the page to write")
     top.add_argument("--svg", type=Path, metavar="FOLDER", help="write each plot as a file, too")
+    top.add_argument(
+        "--frontier", type=Path, metavar="FILE.svg", help="one measure over another, of all RESULTS"
+    )
+    top.add_argument(
+        "--axes",
+        nargs=2,
+        metavar=("ACROSS", "UPWARDS"),
+        default=AXES,
+        help=f"measures of the frontier ({', '.join(AXES)})",
+    )
     return top
 
 
@@ -44,8 +56,10 @@ def main(argv=None):
 
 def command(a):
     """What the command says."""
-    if a.out is None and a.svg is None:
-        raise InputError("there is nothing to write: give --out page.html, --svg FOLDER, or both.")
+    if a.out is None and a.svg is None and a.frontier is None:
+        raise InputError(
+            "there is nothing to write: give --out page.html, --svg FOLDER or --frontier FILE.svg."
+        )
     found = reading.read(a.results)
     try:
         if a.out is not None:
@@ -57,6 +71,11 @@ def command(a):
                 for name, svg in files(found).items():
                     (part / name).write_text(plots.alone(svg), encoding="utf-8")
             print(a.svg)
+        if a.frontier is not None:
+            text = plots.alone(frontier(found, *a.axes))
+            with written(a.frontier) as part:
+                part.write_text(text, encoding="utf-8")
+            print(a.frontier)
     except OSError as error:
         raise InputError(
             f"{error.filename or a.out} cannot be written ({error.strerror}): choose another place."
