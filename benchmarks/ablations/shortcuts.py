@@ -37,19 +37,20 @@ FEATURES = Experiment(
     scenes=36,
 )
 
+LESS_GUIDED = {"guidance_interval": (0.2, 0.6)}
 TOGETHER = Experiment(
     name="shortcuts-together",
     question="What do the shortcuts save together?",
     rows={
-        "guidance 0 to 0.6": {"guidance_interval": (0.0, 0.6)},
-        "guidance 0 to 0.6, features 2": {"guidance_interval": (0.0, 0.6), "reuse_features": 2},
-        "guidance 0 to 0.6, features 2, one smoothed map": {
-            "guidance_interval": (0.0, 0.6),
+        "guidance 0.2 to 0.6": LESS_GUIDED,
+        "and features 2": {**LESS_GUIDED, "reuse_features": 2},
+        "and one smoothed map": {
+            **LESS_GUIDED,
             "reuse_features": 2,
             "recipe": "smooth",
             "num_maps": 1,
         },
     },
-    measures=PRICE,
+    measures=("iou", *PRICE),
     scenes=36,
 )

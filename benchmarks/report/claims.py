@@ -155,4 +155,5 @@ CLAIMS = {  # of an experiment; () where the paper says nothing
     "shortcuts-guidance": (),
     "shortcuts-features": (),
     "shortcuts-window": (),
+    "shortcuts-together": (),
 }
