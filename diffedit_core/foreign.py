@@ -49,7 +49,10 @@ def to_numpy(value, name):
 
 
 def like(array, given):
-    """A numpy array in the kind and the dtype of `given`: numpy, MindSpore or PyTorch."""
+    """A numpy array in the kind and the dtype of `given`: numpy, MindSpore or PyTorch. What is given
+    in whole numbers has the array's own dtype."""
+    if "float" not in str(getattr(given, "dtype", "float")).lower():
+        return array if isinstance(given, np.ndarray) else beside(array, given)
     if isinstance(given, ms.Tensor):
         return ms.Tensor(np.ascontiguousarray(array)).astype(given.dtype)
     if _is_torch(given):

@@ -133,7 +133,8 @@ class DDIMScheduler:
                 Generator) or given as `variance_noise`, of the sample's shape.
             use_clipped_model_output: changes nothing, as nothing is clipped.
         Returns:
-            `StepOutput` in the kind and dtype of `sample`; a plain tuple without return_dict.
+            `StepOutput` in the kind and dtype of `sample`, float32 where that has whole numbers; a
+            plain tuple without return_dict.
         Source: Song et al. 2021 (arXiv 2010.02502), eq. 12 and 16.
         """
         flag("use_clipped_model_output", use_clipped_model_output)

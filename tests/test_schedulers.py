@@ -102,6 +102,18 @@ def test_results_are_of_the_sample_s_kind():
     assert np.array_equal(foreign.array, expected)
 
 
+def test_a_sample_of_whole_numbers_gives_fractions():
+    """The same numbers as of that sample in float32."""
+    scheduler = DDIMScheduler()
+    scheduler.set_timesteps(4)
+    whole = np.round(RUN["sample"] * 3).astype(np.int32)
+    expected = scheduler.step(RUN["outputs"][0], 500, whole.astype(np.float32)).prev_sample
+    for given in (whole, ms.Tensor(whole), whole.tolist()):
+        found = scheduler.step(RUN["outputs"][0], 500, given).prev_sample
+        assert type(found) is (ms.Tensor if isinstance(given, ms.Tensor) else np.ndarray)
+        assert np.array_equal(np.asarray(found), expected)
+
+
 def test_noise_of_a_step():
     """A seed determines the noise of each timestep, a generator goes on."""
     scheduler = DDIMScheduler()
