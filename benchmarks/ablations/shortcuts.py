@@ -43,10 +43,11 @@ TOGETHER = Experiment(
     question="What do the shortcuts save together?",
     rows={
         "guidance 0.2 to 0.6": LESS_GUIDED,
-        "and features 2": {**LESS_GUIDED, "reuse_features": 2},
-        "and one smoothed map": {
+        "and features 3": {**LESS_GUIDED, "reuse_features": 3},
+        "and features 5": {**LESS_GUIDED, "reuse_features": 5},
+        "and features 5, one smoothed map": {
             **LESS_GUIDED,
-            "reuse_features": 2,
+            "reuse_features": 5,
             "recipe": "smooth",
             "num_maps": 1,
         },
