@@ -384,7 +384,10 @@ def measured(folder, names, count=5, share=Share(), model=None):
 
     cases = small_cases(count)
     sources = np.stack([c.source for c in cases])
-    trips = {k: sources[k : k + batches.BATCH] for k in range(0, count, batches.BATCH)}
+
+    def trips(start):
+        return sources[start : start + batches.BATCH]
+
     batches.measure(names, model or Held(), CHANGES, cases, judge, trips, folder, share)
     return [batches.collected(name, count, folder) for name in names]
 

@@ -48,7 +48,7 @@ def measure(names, model, changes, cases, classifier, trips, folder, share):
         names: of `methods.METHODS`.
         changes: of each method's recipe, as {option: value}.
         cases: all edits, of `methods.Case`.
-        trips: {start: the batch's sources through the autoencoder and back}.
+        trips: function (start) -> the batch's sources through the autoencoder and back.
     """
     left = [
         (start, name)
@@ -62,7 +62,7 @@ def measure(names, model, changes, cases, classifier, trips, folder, share):
             keep, of = remember({}), start
         batch = cases[start : start + BATCH]
         outcome = run(name, model, changes, batch, keep=keep)
-        save(file_of(folder, name, start), found(outcome, model, batch, classifier, trips[start]))
+        save(file_of(folder, name, start), found(outcome, model, batch, classifier, trips(start)))
 
 
 def found(outcome, model, batch, classifier, trips):

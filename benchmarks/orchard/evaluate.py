@@ -13,6 +13,7 @@ already is not measured again, so that a run can be stopped and continued. `--sh
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import sys
@@ -231,16 +232,18 @@ def evaluate(a):
     results = begin(a, options)
     model, classifier = M.Model.load(a.model), C.Classifier.load(a.classifier)
     found_cases, share = cases(a.edits, size=results["facts"]["size"]), Share.of(a.shard)
-    trips = {
-        start: round_trips(model, found_cases[start : start + batches.BATCH])
-        for start in tqdm(batches.starts(a.edits, share), desc="round trips", disable=None)
-    }
+
+    @functools.lru_cache(maxsize=None)
+    def trips(start):
+        return round_trips(model, found_cases[start : start + batches.BATCH])
+
     names = [name for name in a.methods if name not in results["methods"]]
     batches.measure(names, model, changes, found_cases, classifier, trips, a.out, share)
     if share.alone:
         print(f"{a.shard} is done: when all are, give the command without --shard for the table.")
         return
-    add_facts(results, found_cases, np.concatenate([trips[k] for k in sorted(trips)]), classifier)
+    starts = tqdm(sorted(batches.starts(a.edits, share)), desc="round trips", disable=None)
+    add_facts(results, found_cases, np.concatenate(list(map(trips, starts))), classifier)
     for name in names:
         add_method(results, name, found_cases, classifier, a.out)
         write(a.out, results)
