@@ -108,13 +108,14 @@ def _cut(text, most=58):
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def lines(series, xlabel, title, reference=None):
+def lines(series, xlabel, title, reference=None, measured=True):
     """Values over a numeric axis, a line for each series, with a legend below.
 
     Args:
         series: list of `Series` with at least one point.
         xlabel, title: texts.
         reference: (name, value) of a dashed line, or None.
+        measured: ticks of the axis at the values that the points have, else at round numbers.
     """
     points = [p for s in series for p in s.points]
     held = _ends(points) + ([reference[1]] if reference else [])
@@ -125,7 +126,8 @@ def lines(series, xlabel, title, reference=None):
         across = (x - left) / (right - left) * (WIDTH - LEFT - RIGHT)
         return LEFT + across, bottom - (y - low) / (high - low) * (bottom - TOP)
 
-    parts = [*_upright(at, low, high), *_level(at, sorted({p.x for p in points}), low, bottom)]
+    xs = sorted({p.x for p in points}) if measured else ticks(left, right)
+    parts = [*_upright(at, low, high), *_level(at, xs, low, bottom)]
     parts.append(_text(WIDTH / 2, bottom + 36, xlabel, "middle"))
     if reference:
         y = at(left, reference[1])[1]
@@ -172,7 +174,7 @@ def _upright(at, low, high):
 
 
 def _level(at, xs, low, bottom):
-    """A tick at each value that was measured, a number where there is room for it."""
+    """A tick at each value, a number where there is room for it."""
     before = -math.inf
     for x in xs:
         place = at(x, low)[0]

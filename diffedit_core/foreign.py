@@ -49,8 +49,8 @@ def to_numpy(value, name):
 
 
 def like(array, given):
-    """A numpy array in the kind and the dtype of `given`: numpy, MindSpore or PyTorch. What is given
-    in whole numbers has the array's own dtype."""
+    """A numpy array in the kind and the dtype of `given`: numpy, MindSpore or PyTorch. Where that
+    has whole numbers, the dtype stays the array's."""
     if "float" not in str(getattr(given, "dtype", "float")).lower():
         return array if isinstance(given, np.ndarray) else beside(array, given)
     if isinstance(given, ms.Tensor):

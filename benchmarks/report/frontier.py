@@ -5,7 +5,7 @@ from diffedit_core.errors import InputError
 from .. import plots
 from ..ablation.measures import MEASURES
 from ..ablation.tables import shown
-from .drawing import full
+from .drawing import full, words_of
 
 AXES = ("seconds", "edit psnr")
 
@@ -13,8 +13,9 @@ AXES = ("seconds", "edit psnr")
 def frontier(summaries, across=AXES[0], upwards=AXES[1]):
     """The SVG of one measure over another.
 
-    A series for each experiment, joined in the order of what it costs; a point for each of its
-    ways, with the interval of what is gained.
+    A series for each experiment, joined in the order of what it costs. A point for each of its
+    ways: the mean of what it costs, and the difference to the experiment's base, which is at 0,
+    with the interval of that difference.
 
     Args:
         summaries: of `reading.Summary`.
@@ -29,17 +30,18 @@ def frontier(summaries, across=AXES[0], upwards=AXES[1]):
     for number, summary in enumerate(summaries):
         points = []
         for index, way in enumerate(summary.ways):
-            x, y = way.values.get(across), way.values.get(upwards)
+            base = way is summary.base and way.values.get(upwards) is not None
+            x, y = way.values.get(across), way.differences.get(upwards)
+            y = (0.0, None, None) if base else y
             if x is not None and y is not None:
-                words = ", ".join(
-                    f"{MEASURES[name].title} {shown(full(way.values[name]), name)}"
-                    for name in (upwards, across)
+                key = (number, index, "difference", upwards.replace(" ", "_"))
+                words = (
+                    f"{words_of(way, upwards)}; {MEASURES[across].title} {shown(full(x), across)}"
                 )
-                key = (number, index, "value", upwards.replace(" ", "_"))
-                points.append(plots.Point(key, x[0], *y, f"{way.label}: {words}, n = {way.n}"))
+                points.append(plots.Point(key, x[0], *y, words))
         if points:
             series.append(plots.Series(summary.experiment["name"], tuple(points)))
     if not series:
         raise InputError(f"No experiment has both {across!r} and {upwards!r}: give other --axes.")
-    title = f"{MEASURES[across].title}; upwards: {MEASURES[upwards].title}"
-    return plots.lines(series, title, title)
+    title = f"{MEASURES[across].title}; upwards: {MEASURES[upwards].title}, difference to the base"
+    return plots.lines(series, title, title, measured=False)
