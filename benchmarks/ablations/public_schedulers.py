@@ -27,7 +27,7 @@ import math
 import sys
 import textwrap
 import warnings
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 
