@@ -1,6 +1,7 @@
 """The engine of ablations: what is kept changes nothing, a plan is what is counted, and nothing
 that dies or fails loses a row. The model is a closed form."""
 
+import base64
 import errno
 import json
 import os
@@ -371,6 +372,27 @@ def test_a_changed_program_or_model_starts_rows_of_its_own(tmp_path, monkeypatch
     found = tables.results(rows.read(tmp_path / "toy"), ("another", "fake", 16))
     assert found.others == len(first) and found.run["code"] == "another"
     assert sum(map(len, found.rows.values())) == len(first)
+
+
+def test_two_sizes_have_rows_and_true_features_of_their_own(tmp_path):
+    """Neither counts for the other, in one folder."""
+    from benchmarks.ablation import tables
+
+    one = experiment(vary={"mask_threshold": (0.3, 0.5)})
+    first, _, _ = ran(one, tmp_path)
+    other = engine.lay_out(one, bench()._replace(size=32), tmp_path)
+    assert other.plan.edits == len(first)
+    engine.run(other)
+    assert len(rows_of(other.folder)) == 2 * len(first)
+    lines = rows.read(tmp_path / "toy")
+    for size in (16, 32):
+        features = np.full(3, float(size), "<f2")
+        text = base64.b64encode(features.tobytes()).decode()
+        lines.append({"kind": "truth", "scene": "s", "size": size, "features": text})
+    for size in (16, 32):
+        found = tables.results(lines, (engine.program(), "fake", size))
+        assert found.run["size"] == size and found.others == len(first)
+        assert found.truths["s"].tolist() == [size] * 3
 
 
 def test_pictures_that_are_mixed_know_their_neighbours(tmp_path):

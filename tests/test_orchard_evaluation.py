@@ -411,6 +411,33 @@ def test_shares_of_the_batches_are_together_what_one_process_finds(tmp_path, mon
     assert not list(whole.iterdir())
 
 
+def test_the_command_puts_two_shards_together(tmp_path, monkeypatch, capsys):
+    """The same table as without shards; a shard alone writes none, and the batches' files go."""
+
+    def judge(images):
+        return images.mean((2, 3)), np.zeros((len(images), len(C.HEADS)), int)
+
+    monkeypatch.setattr(batches, "BATCH", 3)
+    monkeypatch.setattr(E, "cases", lambda count, size: small_cases(count))
+    monkeypatch.setattr(E.M.Model, "load", lambda *_: Held())
+    monkeypatch.setattr(E.C.Classifier, "load", lambda *_: judge)
+    monkeypatch.setattr(E.C, "accuracy", lambda *_: {})
+    words = "--edits 5 --texts 0 --size 128 --steps 4 --methods SDEdit copy --out".split()
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert E.main([*words, str(whole)]) == 0
+    for shard in ("2/2", "1/2"):
+        assert E.main([*words, str(parts), "--shard", shard]) == 0
+        assert not (parts / "results.md").exists()
+    monkeypatch.setattr(batches, "run", None)  # nothing is left to edit
+    assert E.main([*words, str(parts)]) == 0
+    texts = [(folder / "results.md").read_text(encoding="utf-8") for folder in (whole, parts)]
+    assert texts[0] == texts[1] and "| SDEdit | 5 |" in texts[0] and "| copy | 5 |" in texts[0]
+    assert not (parts / "batches").exists()
+    capsys.readouterr()
+    assert E.main([*words, str(parts), "--shard", "3/2"]) == 2
+    assert "--shard is '3/2'" in capsys.readouterr().err
+
+
 def test_methods_of_a_batch_share_their_work(tmp_path):
     """The same numbers, with fewer evaluations: the second takes the first one's maps and
     trail."""

@@ -231,7 +231,7 @@ def evaluate(a):
     options = RECIPES["paper"].replace(**changes)
     results = begin(a, options)
     model, classifier = M.Model.load(a.model), C.Classifier.load(a.classifier)
-    found_cases, share = cases(a.edits, size=results["facts"]["size"]), Share.of(a.shard)
+    found_cases, share = cases(a.edits, size=results["facts"]["size"]), Share.of(a.shard, {})
 
     @functools.lru_cache(maxsize=None)
     def trips(start):

@@ -1,6 +1,7 @@
 """What limits the mask? The ablation of DiffEdit's first step on edits whose true mask is known.
 
     python -m benchmarks.orchard.masks [--edits 120] [--strengths 0.35 0.5 0.65] [--maps 10 30]
+        [--size 128]
 
 For each noise strength and number of noise draws: the mean IoU with the true mask, on the grid of
 the latents, for edits of the fruit, the container, and both, of validation scenes. The rows of a
@@ -81,11 +82,15 @@ def main():
         "--model", default=M.ORCHARD, help="folder of the model (default: the one that ships)"
     )
     parser.add_argument("--edits", type=int, default=120)
+    parser.add_argument(
+        "--size", type=int, choices=W.SIZES, help="of the pictures (default: the model's own)"
+    )
     parser.add_argument("--strengths", type=float, nargs="+", default=(0.35, 0.5, 0.65))
     parser.add_argument("--maps", type=int, nargs="+", default=(10, 30), help="noise draws")
     arguments = parser.parse_args()
     model = M.Model.load(arguments.model)
-    cases = methods.cases(arguments.edits, "validation", size=model.configs.picture_size)
+    size = arguments.size or model.configs.picture_size
+    cases = methods.cases(arguments.edits, "validation", size=size)
     truths = np.stack([W.on_grid(c.mask, model.configs.vae.factor) for c in cases])
     kinds = np.array([c.kind for c in cases])
     for strength in arguments.strengths:
