@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import mindspore as ms
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 from mindspore import nn
 from PIL import Image
 
@@ -16,6 +17,7 @@ from benchmarks.orchard import (
     denoiser,
     latents,
     layout,
+    measures,
     runs,
     steps as stepping,
     train,
@@ -34,6 +36,16 @@ class Both(nn.Cell):
 
     def construct(self, *inputs):
         return self.gradient(*inputs)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=10, deadline=None)
+def test_steepness_is_the_measure_s_slope(seed):
+    """Up to the constant under the root, which keeps its gradient finite: sqrt(1e-5) at most."""
+    pictures = np.random.default_rng(seed).uniform(-1, 1, (2, 3, 5, 7)).astype(np.float32)
+    found = autoencoder.steepness(ms.Tensor(pictures)).asnumpy()[:, 0]
+    wanted = measures.slope(pictures)
+    assert ((found >= wanted - 1e-6) & (found <= wanted + 1e-5**0.5 + 1e-6)).all()
 
 
 def slopes_agree(function, specs, inputs, static, directions=10, step=1e-2, rtol=2e-2):

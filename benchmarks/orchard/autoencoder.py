@@ -33,14 +33,21 @@ def roughness(x):
     return (pooled(right * right + below * below, 8) + 1e-4) ** 0.5
 
 
+def steepness(x):
+    """Length of the grey value's slope in every pixel, what `measures.slope_error` compares:
+    [B,C,H,W] -> [B,1,H-1,W-1]."""
+    right, below = slopes(x.mean(1, keepdim=True))
+    return (right * right + below * below + 1e-5) ** 0.5
+
+
 def distance(found, wanted):
     """Mean absolute difference."""
     return (found - wanted).abs().mean()
 
 
 def vae_terms(found, image, mean, log_variance):
-    """L1 of the pixels, of their means over 4x4, of their slopes and of the local roughness, and a
-    little KL.
+    """L1 of the pixels, of their means over 4x4, of their slopes, of their steepness and of the
+    local roughness, and a little KL.
 
     Written in methods that tensors of MindSpore and of PyTorch share, so that both backends train
     on one loss.
@@ -55,6 +62,7 @@ def vae_terms(found, image, mean, log_variance):
     wanted_right, wanted_below = slopes(image)
     loss = distance(found, image) + distance(pooled(found, 4), pooled(image, 4))
     loss = loss + 0.5 * (distance(right, wanted_right) + distance(below, wanted_below))
+    loss = loss + distance(steepness(found), steepness(image))
     loss = loss + 0.5 * distance(roughness(found), roughness(image))
     return loss + KL_WEIGHT * 0.5 * (mean * mean + log_variance.exp() - 1 - log_variance).mean()
 
