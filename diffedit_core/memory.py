@@ -13,9 +13,13 @@ VAE_LAYERS = 10  # the same of the VAE's
 
 BASE_BYTES = 450 << 20  # MindSpore itself
 
-# kernels -> latent cells that the UNet takes at a time. On a CPU more gain no speed, but cost
-# memory. On Ascend, unmeasured, they bound memory and the parts of attention that a graph unrolls.
-CELLS_AT_ONCE = {"cpu": 4096, **dict.fromkeys(K.UNTRIED, 32768)}
+# kernels -> latent cells that the UNet takes at a time. On a CPU latents run one by one: one graph
+# to compile for every batch, and no row depends, to the last bit, on those beside it. On Ascend,
+# unmeasured, they bound memory and the parts of attention that a graph unrolls.
+CELLS_AT_ONCE = {"cpu": 1, **dict.fromkeys(K.UNTRIED, 32768)}
+
+# The same where one process makes many edits, so that compiling a graph for each batch pays.
+CELLS_OF_MANY = {**CELLS_AT_ONCE, "cpu": 4096}
 
 
 def estimate_memory(configs, latent_size, rows, dtype, kernels, unets=1, sequential=False):
@@ -46,10 +50,11 @@ def score_bytes(configs, cells, rows, dtype, kernels):
     return max(unet_bytes, K.score_bytes(kernels, dtype, 1, 1, width, cells))
 
 
-def default_cells(kernels):
-    """The `cells_at_once` of these kernels; a table of one's own is taken for the device's."""
+def default_cells(kernels=None, cells=CELLS_AT_ONCE):
+    """The `cells_at_once` of these kernels; none, or a table of one's own, is taken for the
+    device's."""
     name = kernels if isinstance(kernels, str) else K.default_kernels()
-    return CELLS_AT_ONCE.get(name, 0)
+    return cells.get(name, 0)
 
 
 def rows_at_once(rows, cells, cells_at_once):

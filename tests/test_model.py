@@ -568,10 +568,15 @@ def test_rows_at_once(rows, cells, limit):
 
 
 def test_default_cells():
-    """A table of one's own is for the device that runs it."""
-    assert memory.default_cells("cpu") == 4096
+    """A table of one's own is for the device that runs it; where a process makes many edits, a CPU
+    takes latents together."""
+    assert memory.default_cells("cpu") == 1
+    assert memory.default_cells("cpu", memory.CELLS_OF_MANY) == 4096
+    for name in ("reference", *K.UNTRIED):
+        assert memory.default_cells(name, memory.CELLS_OF_MANY) == memory.default_cells(name)
     assert memory.default_cells("reference") == 0 < memory.default_cells("ascend")
-    assert memory.default_cells({}) == memory.default_cells(K.default_kernels())
+    for own in ({}, None):
+        assert memory.default_cells(own) == memory.default_cells(K.default_kernels())
 
 
 def half_layer_norm(x, weight, bias, eps):

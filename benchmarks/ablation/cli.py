@@ -215,6 +215,7 @@ def work(wanted, a):
 def bench_of(a):
     """The `engine.Bench` of the command line."""
     from diffedit_core.folder import check
+    from diffedit_core.memory import CELLS_OF_MANY, default_cells
     from diffedit_core.model import Model
 
     from ..orchard.reader import Reader
@@ -225,7 +226,7 @@ def bench_of(a):
 
     found = check(a.model, a.dtype == "fp16")
     side = a.size or found.configs.picture_size
-    own = a.pictures is not None
+    own, cells = a.pictures is not None, default_cells(cells=CELLS_OF_MANY)
 
     def batches(split, scenes, seeds):
         if own:
@@ -236,7 +237,7 @@ def bench_of(a):
         found.configs,
         model_digest(found, a.dtype),
         side,
-        functools.lru_cache(lambda: Model.load(found, a.dtype)),
+        functools.lru_cache(lambda: Model.load(found, a.dtype, cells_at_once=cells)),
         batches,
         None if own else Reader.load(),
         functions(a.clip, a.lpips),

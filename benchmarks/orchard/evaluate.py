@@ -27,6 +27,7 @@ from diffedit_core import images, model as M
 from diffedit_core.errors import InputError
 from diffedit_core.files import written
 from diffedit_core.mask import normalise
+from diffedit_core.memory import CELLS_OF_MANY, default_cells
 from diffedit_core.options import RECIPES
 
 from ..ablation.work import Share
@@ -230,7 +231,8 @@ def evaluate(a):
     changes = {"num_inference_steps": a.steps, "guidance_scale": a.guidance}
     options = RECIPES["paper"].replace(**changes)
     results = begin(a, options)
-    model, classifier = M.Model.load(a.model), C.Classifier.load(a.classifier)
+    model = M.Model.load(a.model, cells_at_once=default_cells(cells=CELLS_OF_MANY))
+    classifier = C.Classifier.load(a.classifier)
     found_cases, share = cases(a.edits, size=results["facts"]["size"]), Share.of(a.shard, {})
 
     @functools.lru_cache(maxsize=None)

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffedit_core import mask, model as M
+from diffedit_core.memory import CELLS_OF_MANY, default_cells
 from diffedit_core.options import RECIPES
 from diffedit_core.parts import mask_of
 
@@ -88,7 +89,7 @@ def main():
     parser.add_argument("--strengths", type=float, nargs="+", default=(0.35, 0.5, 0.65))
     parser.add_argument("--maps", type=int, nargs="+", default=(10, 30), help="noise draws")
     arguments = parser.parse_args()
-    model = M.Model.load(arguments.model)
+    model = M.Model.load(arguments.model, cells_at_once=default_cells(cells=CELLS_OF_MANY))
     size = arguments.size or model.configs.picture_size
     cases = methods.cases(arguments.edits, "validation", size=size)
     truths = np.stack([W.on_grid(c.mask, model.configs.vae.factor) for c in cases])
