@@ -17,6 +17,7 @@ measure.
 import argparse
 import itertools
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,7 @@ from diffedit_core.options import RECIPES, Options
 from diffedit_core.parts import Parts, Run
 from diffedit_core.prompts import text_states
 
+from .command import command
 from .orchard import classifier as judges, methods, world
 
 GUIDANCE = (1.0, 7.5)  # of the round trips
@@ -314,8 +316,9 @@ def parser():
     return top
 
 
-def main():
-    arguments = parser().parse_args()
+@command("integrators")
+def main(words):
+    arguments = parser().parse_args(words)
     if not arguments.table:
         measure(arguments)
     print(
@@ -326,4 +329,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,9 +20,9 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
-from diffedit_core.errors import InputError
 from diffedit_core.model import Model
 
+from .command import command
 from .kernels import evaluation, timers
 from .timing import alternate, peak_memory, summary
 
@@ -96,14 +96,11 @@ def parser():
     return top
 
 
-def main(words=None):
+@command("benchmarks.unet: error")
+def main(words):
     """Print what was measured."""
     arguments = parser().parse_args(words)
-    try:
-        return measure(arguments)
-    except InputError as error:
-        print(f"benchmarks.unet: error: {error}", file=sys.stderr)
-        return 2
+    return measure(arguments)
 
 
 def measure(arguments):

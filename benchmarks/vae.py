@@ -14,8 +14,8 @@ import mindspore as ms
 import numpy as np
 
 from diffedit_core import model as M, vae
-from diffedit_core.errors import InputError
 
+from .command import command
 from .kernels import evaluation
 from .timing import peak_memory
 
@@ -45,14 +45,11 @@ def timed(function, runs):
     return result, seconds[0], seconds[1:]
 
 
-def main(words=None):
+@command("benchmarks.vae: error")
+def main(words):
     """Print what was measured."""
     arguments = parser().parse_args(words)
-    try:
-        return measure(arguments)
-    except InputError as error:
-        print(f"benchmarks.vae: error: {error}", file=sys.stderr)
-        return 2
+    return measure(arguments)
 
 
 def measure(arguments):

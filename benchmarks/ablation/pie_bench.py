@@ -22,6 +22,8 @@ from diffedit_core import images
 from diffedit_core.errors import InputError
 from diffedit_core.files import folder_written
 
+from ..command import command
+
 TYPES = (1,)  # change an object; 0 to 9 are the benchmark's
 PROMPTS = ("original_prompt", "editing_prompt")
 
@@ -93,7 +95,8 @@ def write(folder, types, out):
     return len(lines)
 
 
-def main(argv=None):
+@command("pie_bench")
+def main(words):
     """Run the command; the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ablation.pie_bench",
@@ -103,13 +106,8 @@ def main(argv=None):
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--types", type=int, nargs="+", default=TYPES, help="of edits (default: 1)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    a = parser.parse_args(argv)
-    try:
-        print(f"{write(a.folder, a.types, a.out)} edits in {a.out}")
-    except InputError as error:
-        print(f"pie_bench: {error}", file=sys.stderr)
-        return 2
-    return 0
+    a = parser.parse_args(words)
+    print(f"{write(a.folder, a.types, a.out)} edits in {a.out}")
 
 
 if __name__ == "__main__":

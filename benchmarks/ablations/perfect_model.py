@@ -21,6 +21,7 @@ there already is not made again. --table prints what is there.
 
 import argparse
 import json
+import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from diffedit_core.config import SchedulerConfig
 from diffedit_core.mask import normalise, smooth
 from diffedit_core.options import RECIPES
 
+from ..command import command
 from ..orchard import data, measures, methods, reader, world as W
 
 SCALE = 2.0  # of pixels in [-1,1]: about unit variance, as the noise levels are made for
@@ -438,8 +440,9 @@ def parser():
     return top
 
 
-def main(argv=None):
-    a = parser().parse_args(argv)
+@command("perfect_model")
+def main(words):
+    a = parser().parse_args(words)
     if not a.table:
         if a.work is None:
             parser().error("give --work, a folder for the renders, or --table")
@@ -448,4 +451,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

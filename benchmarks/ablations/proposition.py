@@ -40,6 +40,7 @@ from diffedit_core.model import Model
 from diffedit_core.parts import noised
 from diffedit_core.prompts import text_states
 
+from ..command import command
 from ..orchard import methods, world
 from ..orchard.measures import interval
 
@@ -177,7 +178,8 @@ def shown(values):
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def main(words=None):
+@command("proposition")
+def main(words):
     """Measure, or print what was measured; the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -187,20 +189,15 @@ def main(words=None):
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE")
     parser.add_argument("--table", action="store_true", help="only print what --out has")
     arguments = parser.parse_args(words)
-    try:
-        if not arguments.table:
-            if arguments.scenes < 2:
-                raise InputError(f"--scenes is {arguments.scenes}: an interval needs 2 or more.")
-            results = measured(Model.load(arguments.model), arguments.scenes)
-            with written(arguments.out) as part:
-                part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        if not arguments.out.is_file():
-            raise InputError(f"{arguments.out} is not there: measure first, without --table.")
-        print("\n".join(table(json.loads(arguments.out.read_text(encoding="utf-8")))))
-    except InputError as error:
-        print(f"proposition: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if not arguments.table:
+        if arguments.scenes < 2:
+            raise InputError(f"--scenes is {arguments.scenes}: an interval needs 2 or more.")
+        results = measured(Model.load(arguments.model), arguments.scenes)
+        with written(arguments.out) as part:
+            part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if not arguments.out.is_file():
+        raise InputError(f"{arguments.out} is not there: measure first, without --table.")
+    print("\n".join(table(json.loads(arguments.out.read_text(encoding="utf-8")))))
 
 
 if __name__ == "__main__":

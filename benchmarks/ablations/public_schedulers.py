@@ -33,6 +33,8 @@ import numpy as np
 
 from diffedit_core.errors import InputError
 
+from ..command import command
+
 NEEDED = ("mindspore", "hypothesis")  # beside the package that is looked at
 SCALED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -517,24 +519,20 @@ def parser():
     return top
 
 
-def main(argv=None):
+@command("public_schedulers")
+def main(words):
     """Print the tables; 2 and one sentence where something has to be installed."""
-    a = parser().parse_args(argv)
-    try:
-        for name in NEEDED:
-            if importlib.util.find_spec(name) is None:
-                raise InputError(f'{name} is not installed: pip install ".[compare]".')
-        packages = [load(name) for name in a.packages]
-    except InputError as error:
-        print(f"public_schedulers: {error}", file=sys.stderr)
-        return 2
+    a = parser().parse_args(words)
+    for name in NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f'{name} is not installed: pip install ".[compare]".')
+    packages = [load(name) for name in a.packages]
     profile(a.examples)
     for package in packages:
         for cells in (law_cells(package), loop_cells(package)):
             print("\n".join(table(cells, package)), flush=True)
         if package.version:
             print(f"reproduced with {package.name} {package.version}\n", flush=True)
-    return 0
 
 
 def profile(examples):

@@ -13,6 +13,7 @@ nearer to the source than to the truth (`measures.remnants`).
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from diffedit_core.options import RECIPES, Options
 from diffedit_core.results import pixel_weight
 from diffedit_core.vae import Tiling
 
+from ..command import command
 from . import classifier as judges, measures, methods, world
 from .measures import frechet, interval
 
@@ -171,7 +173,8 @@ def shown(values):
     return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def main():
+@command("backgrounds")
+def main(words):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -184,7 +187,7 @@ def main():
     parser.add_argument("--mosaic", type=int, default=1, metavar="N", help="N x N scenes a picture")
     parser.add_argument("--steps", type=int, default=Options().num_inference_steps)
     parser.add_argument("--chosen", action="store_true", help="only the default growth and feather")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     arguments.work.mkdir(parents=True, exist_ok=True)
     side = methods.own_size(arguments.model)
     cases = methods.cases(arguments.edits, arguments.split, world.EDITS, side)
@@ -195,4 +198,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from diffedit_core import kernels as K, params as P
 from diffedit_core.graphs import Graph
 
+from ..command import command
 from . import data, reader, steps as stepping, world as W
 from .reader import EPS, GROUPS, HEADS, SIZES, TRAINED, WIDTHS, classes
 
@@ -155,7 +156,8 @@ def accuracy(classifier, count=1000, split="validation"):
     return {name: float(right[:, i].mean()) for i, name in enumerate(HEADS)}
 
 
-def main():
+@command("classifier")
+def main(words):
     """Train the classifier, write its weights and print their accuracy on scenes it has not
     seen."""
     parser = argparse.ArgumentParser(
@@ -175,7 +177,7 @@ def main():
     )
     parser.add_argument("--pictures", type=int, default=10000)
     parser.add_argument("--steps", type=int, default=2500)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     path = arguments.work / "classifier.safetensors"
     train(arguments.work, path, arguments.pictures, arguments.steps)
     export(path, arguments.out)

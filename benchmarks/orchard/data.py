@@ -27,6 +27,7 @@ from tqdm import tqdm
 from diffedit_core import files
 from diffedit_core.errors import InputError
 
+from ..command import command
 from . import splits, world as W
 
 CHUNK = 500
@@ -234,21 +235,17 @@ def parser():
     return top
 
 
-def main(argv=None):
+@command("data")
+def main(words):
     """Write a split."""
-    a = parser().parse_args(argv)
-    try:
-        if a.training is not None:
-            pictures(a.out, a.training, size=a.size, workers=a.workers)
-            return 0
-        count = splits.TESTED.get(a.split) if a.count is None else a.count
-        if count is None:
-            raise InputError(f"--split {a.split} has no end: give --count.")
-        write_split(a.split, a.size, a.out, count)
-    except InputError as error:
-        print(f"data: {error}", file=sys.stderr)
-        return 2
-    return 0
+    a = parser().parse_args(words)
+    if a.training is not None:
+        pictures(a.out, a.training, size=a.size, workers=a.workers)
+        return 0
+    count = splits.TESTED.get(a.split) if a.count is None else a.count
+    if count is None:
+        raise InputError(f"--split {a.split} has no end: give --count.")
+    write_split(a.split, a.size, a.out, count)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from diffedit_core.memory import CELLS_OF_MANY, default_cells
 from diffedit_core.options import RECIPES
 
 from ..ablation.work import Share
+from ..command import command
 from . import batches, classifier as C, measures, world as W
 from .data import to_pixels
 from .measures import frechet, interval, shown, summarise, table
@@ -180,14 +181,10 @@ def parser():
     return top
 
 
-def main(argv=None):
+@command("evaluate")
+def main(words):
     """Write results.json, results.md, edits.jpg and the sheets of samples."""
-    try:
-        evaluate(parser().parse_args(argv))
-    except InputError as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
-    return 0
+    evaluate(parser().parse_args(words))
 
 
 def begin(a, options):

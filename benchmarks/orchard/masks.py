@@ -11,6 +11,7 @@ truth can tell: no threshold finds more in these maps.
 """
 
 import argparse
+import sys
 
 import mindspore as ms
 import numpy as np
@@ -21,6 +22,7 @@ from diffedit_core.memory import CELLS_OF_MANY, default_cells
 from diffedit_core.options import RECIPES
 from diffedit_core.parts import mask_of
 
+from ..command import command
 from . import measures, methods, world as W
 
 PAPER, SMOOTH = RECIPES["paper"], RECIPES["smooth"]
@@ -75,7 +77,8 @@ def noise_maps(model, batch, strength, draws):
     return np.concatenate(drawn, 1)
 
 
-def main():
+@command("masks")
+def main(words):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -88,7 +91,7 @@ def main():
     )
     parser.add_argument("--strengths", type=float, nargs="+", default=(0.35, 0.5, 0.65))
     parser.add_argument("--maps", type=int, nargs="+", default=(10, 30), help="noise draws")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     model = M.Model.load(arguments.model, cells_at_once=default_cells(cells=CELLS_OF_MANY))
     size = arguments.size or model.configs.picture_size
     cases = methods.cases(arguments.edits, "validation", size=size)
@@ -111,4 +114,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

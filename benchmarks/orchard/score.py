@@ -29,6 +29,7 @@ import numpy as np
 
 from diffedit_core.errors import InputError
 
+from ..command import command
 from . import data, measures, world as W
 from .reader import Reader
 
@@ -199,19 +200,16 @@ def parser():
     return top
 
 
-def main(argv=None):
+@command("score")
+def main(words):
     """Print the table, or the line of the leaderboard."""
-    a = parser().parse_args(argv)
-    try:
-        edits = data.read_split(a.folder)
-        if a.method in BASELINES:
-            answers = [BASELINES[a.method](edit) for edit in edits]
-        else:
-            answers = answers_of(a.folder / a.method, edits)
-        result = score(edits, answers, Reader.load())
-    except InputError as error:
-        print(f"score: {error}", file=sys.stderr)
-        return 2
+    a = parser().parse_args(words)
+    edits = data.read_split(a.folder)
+    if a.method in BASELINES:
+        answers = [BASELINES[a.method](edit) for edit in edits]
+    else:
+        answers = answers_of(a.folder / a.method, edits)
+    result = score(edits, answers, Reader.load())
     if a.json:
         command = f"python -m benchmarks.orchard.score DIR --method {a.method} --json"
         print(json.dumps(row(command, facts_of(a.method, edits), result)))
@@ -219,7 +217,6 @@ def main(argv=None):
     print(measures.table(result["lines"], COLUMNS))
     if result["csfid"] is not None:
         print(f"CSFID to the true edits: {result['csfid']:.2f}")
-    return 0
 
 
 def facts_of(method, edits):

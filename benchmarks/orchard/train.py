@@ -13,8 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from diffedit_core.errors import InputError
-
+from ..command import command
 from . import world as W
 from .autoencoder import train_vae
 from .denoiser import train_unet
@@ -117,15 +116,11 @@ def add_run_options(p, name, rate, batch):
     p.add_argument("--sample-steps", type=int, default=1000, help="steps between two sample sheets")
 
 
-def main(argv=None):
+@command("train")
+def main(words):
     """Run one command; a wrong input ends with one sentence and exit code 2."""
-    arguments = parser().parse_args(argv)
-    try:
-        arguments.function(arguments)
-    except InputError as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 2
-    return 0
+    arguments = parser().parse_args(words)
+    arguments.function(arguments)
 
 
 if __name__ == "__main__":
