@@ -49,7 +49,7 @@ def test_first_command_edits_the_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(words[1:] + ["--quiet"]) == 0
     size = Image.open(picture).size
-    assert Image.open("pears.png").size == Image.open("mask.png").size == size
+    assert Image.open("oranges.png").size == Image.open("mask.png").size == size
     share = (np.asarray(Image.open("mask.png")) > 127).mean()
     assert 0.05 < share < 0.5, "the mask is the bowl, neither nothing nor everything"
     shown = Image.open(ROOT / re.search(r"!\[.*?\]\((.*?)\)", TEXT).group(1))
