@@ -36,3 +36,4 @@ def test_a_model_that_is_not_there(module, words, tmp_path, monkeypatch, capsys)
     assert module.main([*words.split(), "--model", "nowhere"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "nowhere" in said
+    assert not list(tmp_path.iterdir())

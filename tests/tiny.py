@@ -33,17 +33,20 @@ def shared_load(
     kernels=None,
     on_component=None,
     variant=None,
+    cells_at_once=None,
     hf32=False,
     sequential=False,
 ):
     """In place of `Model.load`: what a test sets on the model stays with that test."""
     if isinstance(kernels, dict):  # one of a test's own
-        return LOAD(source, dtype, kernels, on_component, variant)
+        return LOAD(source, dtype, kernels, on_component, variant, cells_at_once)
     folder = Path(getattr(source, "path", source))
     for name in folder.iterdir() if on_component else ():
         on_component(name.name)
     model = copy.copy(compiled(folder, dtype, kernels, variant))
     model.sequential = sequential
+    if cells_at_once is not None:
+        model.cells_at_once = cells_at_once
     return model
 
 

@@ -188,8 +188,8 @@ def main(words):
     parser.add_argument("--steps", type=int, default=Options().num_inference_steps)
     parser.add_argument("--chosen", action="store_true", help="only the default growth and feather")
     arguments = parser.parse_args(words)
-    arguments.work.mkdir(parents=True, exist_ok=True)
     side = methods.own_size(arguments.model)
+    arguments.work.mkdir(parents=True, exist_ok=True)
     cases = methods.cases(arguments.edits, arguments.split, world.EDITS, side)
     if arguments.mosaic > 1:
         cases = mosaics(cases, arguments.mosaic)

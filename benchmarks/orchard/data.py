@@ -241,7 +241,7 @@ def main(words):
     a = parser().parse_args(words)
     if a.training is not None:
         pictures(a.out, a.training, size=a.size, workers=a.workers)
-        return 0
+        return
     count = splits.TESTED.get(a.split) if a.count is None else a.count
     if count is None:
         raise InputError(f"--split {a.split} has no end: give --count.")

@@ -209,6 +209,7 @@ def begin(a, options):
         "text to image": {},
         "records": {},
     }
+    a.out.mkdir(parents=True, exist_ok=True)
     earlier = a.out / "results.json"
     if earlier.exists():
         results = json.loads(earlier.read_text(encoding="utf-8"))
@@ -224,7 +225,6 @@ def begin(a, options):
 def evaluate(a):
     """The whole measurement, written step by step into the folder; what is there already is not
     measured again."""
-    a.out.mkdir(parents=True, exist_ok=True)
     changes = {"num_inference_steps": a.steps, "guidance_scale": a.guidance}
     options = RECIPES["paper"].replace(**changes)
     results = begin(a, options)

@@ -211,9 +211,9 @@ def main(words):
         answers = answers_of(a.folder / a.method, edits)
     result = score(edits, answers, Reader.load())
     if a.json:
-        command = f"python -m benchmarks.orchard.score DIR --method {a.method} --json"
-        print(json.dumps(row(command, facts_of(a.method, edits), result)))
-        return 0
+        program = f"python -m benchmarks.orchard.score DIR --method {a.method} --json"
+        print(json.dumps(row(program, facts_of(a.method, edits), result)))
+        return
     print(measures.table(result["lines"], COLUMNS))
     if result["csfid"] is not None:
         print(f"CSFID to the true edits: {result['csfid']:.2f}")
