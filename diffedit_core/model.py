@@ -187,8 +187,7 @@ class Model:
         """The UNet's raw prediction for latents [B,4,h,w] that are all at one timestep ->
         [B,4,h,w].
 
-        The batch runs in parts where the device gains nothing from a large one: less memory, and
-        fewer graphs.
+        The batch runs in parts of at most `cells_at_once` cells: less memory, and fewer graphs.
         """
         parts = self._in_parts("unet", timestep, latents, encoder_hidden_states)
         return ms.ops.concat(parts).astype(ms.float32)

@@ -23,6 +23,7 @@ from pathlib import Path
 from diffedit_core.errors import InputError
 from diffedit_core.folder import ORCHARD
 
+from ..command import command
 from . import rows, tables
 from .experiment import Experiment
 from .measures import MEASURES
@@ -116,17 +117,14 @@ def parser():
     return top
 
 
-def main(argv=None):
+@command("ablation")
+def main(words):
     """Run the command; the exit code."""
-    try:
-        return command(parser().parse_args(argv))
-    except InputError as error:
-        print(f"ablation: {error}", file=sys.stderr)
-        return 2
+    return run(parser().parse_args(words))
 
 
-def command(a):
-    """What the command says."""
+def run(a):
+    """What the command line says."""
     if a.list:
         for experiment in experiments().values():
             count = len({v.digest for v in experiment.variants})

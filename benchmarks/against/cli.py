@@ -18,6 +18,7 @@ from diffedit_core.options import RECIPES
 from diffedit_core.plan import plan
 from diffedit_core.progress import Bars
 
+from ..command import command
 from ..kernels import evaluation
 from ..kernels.arguments import DTYPES, Parser, at_least
 from . import agreement, child, children, job, rounds, rows, tables
@@ -211,8 +212,8 @@ def measure(arguments, place, old, fields, allowed):
     with bars.open("processes", left * len(sides)) as step:
         for _ in range(left):
             runs = {}
-            for side, (command, environment) in sides.items():
-                runs[side] = children.run(tables.SIDES[side], command, environment)
+            for side, (program, environment) in sides.items():
+                runs[side] = children.run(tables.SIDES[side], program, environment)
                 step(side)
                 if side == "recipe diffusers":  # the public pipeline came before it
                     errors = agreements(place, runs[side], runs["diffusers"])
@@ -251,13 +252,9 @@ def disagree(arguments, old, found, wrong):
     return 1
 
 
+@command("benchmarks.edit: error")
 def show(files):
     """`python -m benchmarks.edit --table FILE...`: the exit code."""
-    try:
-        if not files:
-            raise InputError("--table needs files: name what --record wrote.")
-        print("\n\n".join(tables.text(file) for file in files))
-    except InputError as error:
-        print(f"benchmarks.edit: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if not files:
+        raise InputError("--table needs files: name what --record wrote.")
+    print("\n\n".join(tables.text(file) for file in files))

@@ -11,13 +11,13 @@ subfolders, too. What several of them have of the same experiment is put togethe
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
 from diffedit_core.errors import InputError
 from diffedit_core.files import folder_written, written
 
 from .. import plots
+from ..command import command
 from . import drawing, page, reading
 from .frontier import AXES, frontier
 
@@ -45,17 +45,14 @@ def parser():
     return top
 
 
-def main(argv=None):
+@command("report")
+def main(words):
     """Run the command; the exit code."""
-    try:
-        return command(parser().parse_args(argv))
-    except InputError as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 2
+    return run(parser().parse_args(words))
 
 
-def command(a):
-    """What the command says."""
+def run(a):
+    """What the command line says."""
     if a.out is None and a.svg is None and a.frontier is None:
         raise InputError(
             "there is nothing to write: give --out page.html, --svg FOLDER or --frontier FILE.svg."
