@@ -155,13 +155,17 @@ def time_embedding(params, timesteps, channels, flip_sin_to_cos, freq_shift, dty
     precision: fp16 cannot hold t = 999 radians.
     Source: Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B.
     """
-    half = channels // 2
-    frequencies = np.exp(-math.log(10000) * np.arange(half) / (half - freq_shift))
-    frequencies = Tensor(frequencies.astype(np.float32).reshape(1, half))
-    angles = timesteps.astype(ms.float32).reshape(-1, 1) * frequencies
+    angles = timesteps.astype(ms.float32).reshape(-1, 1) * frequencies(channels // 2, freq_shift)
     sines, cosines = ops.sin(angles), ops.cos(angles)
     h = ops.concat((cosines, sines) if flip_sin_to_cos else (sines, cosines), 1)
     if channels % 2 == 1:
         h = ops.concat((h, ops.zeros((h.shape[0], 1), h.dtype)), 1)
     h = K.silu(K.linear(params["linear_1"], h.astype(dtype), kernels), kernels)
     return K.linear(params["linear_2"], h, kernels)
+
+
+@ops.constexpr
+def frequencies(half, freq_shift):
+    """[1,C/2] float32: 10000^(-k / (C/2 - freq_shift)), computed in float64."""
+    w = np.exp(-math.log(10000) * np.arange(half) / (half - freq_shift))
+    return Tensor(w.astype(np.float32).reshape(1, half))

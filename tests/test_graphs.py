@@ -5,8 +5,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import ops
+from mindspore._extends.parse.jit_fallback_modules import check_utils
 
-from diffedit_core import clip, kernels as K, params as P
+from diffedit_core import clip, kernels as K, layers, params as P
 from diffedit_core.config import TextConfig
 from diffedit_core.graphs import Graph, signature
 
@@ -185,3 +186,30 @@ def test_two_graphs_share_their_parameters():
     params["a"]["weight"].set_data(ms.Tensor(arrays["a"]["weight"]))
     for graph in (first, second):
         np.testing.assert_allclose(graph(ms.Tensor(x)).asnumpy(), expected(arrays, x), atol=1e-5)
+
+
+def every_constant(params, x, kernels):
+    """What the networks put into their graphs as constants that numpy computes."""
+    steps = layers.time_embedding(params, x[:, 0, 0, 0], 4, True, 0, x.dtype, kernels)
+    words = x[:, :, 0]
+    seen = K.attention(words, words, words, 2, kernels, causal=True)
+    return steps.sum() + seen.sum() + K.upsample(x, kernels).sum()
+
+
+@pytest.mark.parametrize("kernels", ["cpu", "reference"])
+def test_constants_do_not_depend_on_where_numpy_is_installed(monkeypatch, kernels):
+    """MindSpore calls numpy while it compiles only if numpy lies in a folder site-packages; Debian
+    and Colab have dist-packages."""
+    checker, known = check_utils.ThirdPartyLibraryChecker, check_utils.third_party_checker
+    before = known.is_third_party_module
+    monkeypatch.setattr(
+        checker, "is_third_party_module", lambda _, m: "numpy" not in m.__name__ and before(m)
+    )
+    rng = np.random.default_rng(0)
+    arrays = P.tree_map(
+        lambda _, leaf: rng.standard_normal(leaf.shape).astype(np.float32), layers.time_specs(4)
+    )
+    x = ms.Tensor(rng.standard_normal((1, 3, 4, 4)).astype(np.float32))
+    params = P.to_parameters(arrays)
+    found = Graph(every_constant, params, kernels)(x)
+    assert np.allclose(found.asnumpy(), every_constant(params, x, kernels).asnumpy(), atol=1e-4)

@@ -50,14 +50,25 @@ def attention(query, key, value, heads, causal):
     scale = 1 / math.sqrt(width)
     missing = -width % WIDTH_UNIT
     q, k, v = [widened(t, heads, missing) for t in (query, key, value)]
-    ahead = Tensor(np.triu(np.ones((length, length), np.uint8), 1)) if causal else None
-    y = ops.flash_attention_score(  # the mask is 1 where a token may not look
-        q, k, v, heads, attn_mask=ahead, scalar_value=scale, input_layout="BSH"
+    y = ops.flash_attention_score(
+        q,
+        k,
+        v,
+        heads,
+        attn_mask=forbidden(length) if causal else None,
+        scalar_value=scale,
+        input_layout="BSH",
     )
     if missing == 0:
         return y
     y = y.reshape(batch, length, heads, width + missing)[:, :, :, :width]
     return y.reshape(batch, length, channels)
+
+
+@ops.constexpr
+def forbidden(length):
+    """[T,T] uint8: 1 where a token may not look, ahead of itself."""
+    return Tensor(np.triu(np.ones((length, length), np.uint8), 1))
 
 
 def widened(x, heads, missing):

@@ -257,6 +257,12 @@ def group_norm(x, weight, bias, groups, eps):
 def upsample(x):
     """Columns by a product with a 0/1 matrix, rows by putting each row twice."""
     batch, channels, height, width = x.shape
-    double = Tensor(np.repeat(np.eye(width, dtype=np.float32), 2, 1)).astype(x.dtype)
+    double = doubling(width).astype(x.dtype)
     x = ops.MatMul()(x.reshape(-1, width), double).reshape(batch, channels, height, 2 * width)
     return ops.concat((x, x), 3).reshape(batch, channels, 2 * height, 2 * width)
+
+
+@ops.constexpr
+def doubling(width):
+    """[W,2W] float32: the matrix that puts each column twice."""
+    return Tensor(np.repeat(np.eye(width, dtype=np.float32), 2, 1))
