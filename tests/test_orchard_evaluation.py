@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from benchmarks.ablation.work import Share
 from benchmarks.orchard import backgrounds, batches, classifier as C, data, evaluate as E, masks
-from benchmarks.orchard import measures, methods
+from benchmarks.orchard import measures, methods, score
 from benchmarks.orchard import world as W
 from diffedit_core.errors import InputError
 from diffedit_core.options import RECIPES
@@ -48,7 +48,9 @@ def test_the_command_puts_two_shards_together(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(E.C, "accuracy", lambda *_: {})
     words = "--edits 5 --texts 0 --size 128 --steps 4 --methods SDEdit copy --out".split()
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert E.main([*words, str(whole)]) == 0
+    monkeypatch.setattr(E, "names_of", lambda folder, found: [f"test-{i}" for i in range(5)])
+    assert E.main([*words, str(whole), "--answers", str(tmp_path)]) == 0
+    assert len(list((tmp_path / "SDEdit" / "edits").iterdir())) == 5
     for shard in ("2/2", "1/2"):
         assert E.main([*words, str(parts), "--shard", shard]) == 0
         assert not (parts / "results.md").exists()
@@ -60,6 +62,36 @@ def test_the_command_puts_two_shards_together(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert E.main([*words, str(parts), "--shard", "3/2"]) == 2
     assert "--shard is '3/2'" in capsys.readouterr().err
+
+
+def test_the_answers_of_methods_are_what_score_reads(tmp_path, monkeypatch, capsys):
+    """The edits and masks as they were measured; a folder of other edits is refused before any
+    work."""
+    folder, found = tmp_path / "split", methods.cases(3)
+    data.write_split("test", W.SIZE, folder, 3)
+    names, edits = E.names_of(folder, found), data.read_split(folder)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, W.SIZE, W.SIZE, 3), np.uint8)
+    cells = (rng.random((3, 16, 16)) > 0.5).astype(np.float32)
+    data.write_answers(folder / "ours", names, images, cells)
+    for image, mask, answer in zip(images, cells, score.answers_of(folder / "ours", edits)):
+        assert np.array_equal(answer.image, image) and np.array_equal(answer.mask, mask > 0.5)
+    data.write_answers(folder / "no mask", names, images, None)
+    assert [a.mask for a in score.answers_of(folder / "no mask", edits)] == [None] * 3
+
+    monkeypatch.setattr(E.M.Model, "load", None)
+    words = [
+        "--edits",
+        "2",
+        "--size",
+        "128",
+        "--out",
+        str(tmp_path / "out"),
+        "--answers",
+        str(folder),
+    ]
+    assert E.main(words) == 2
+    assert "--size 128 --count 2." in capsys.readouterr().err
 
 
 def test_sheet_and_table():

@@ -36,9 +36,14 @@ def starts(count, share):
     return share.of_units(list(range(0, count, BATCH)))
 
 
+def slug(name):
+    """A method's name in names of files and folders."""
+    return name.replace(" ", "-")
+
+
 def file_of(folder, name, start):
     """Of a method's batch."""
-    return Path(folder) / "batches" / f"{name.replace(' ', '-')}-{start:04d}.npz"
+    return Path(folder) / "batches" / f"{slug(name)}-{start:04d}.npz"
 
 
 def measure(names, model, changes, cases, classifier, trips, folder, share):

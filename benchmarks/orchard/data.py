@@ -205,6 +205,24 @@ def read_row(folder, line):
     return splits.Edit(row["id"], row["kind"], *scenes, picture, edit, mask > 127)
 
 
+def write_answers(folder, names, images, masks):
+    """A method's edits and masks as files that `score` reads.
+
+    Args:
+        names: of the edits.
+        images: uint8 [N,size,size,3].
+        masks: [N,h,w] of 0 and 1, or None.
+    """
+    white = None if masks is None else (np.asarray(masks) > 0.5).astype(np.uint8) * 255
+    kinds = {"edits": images, "masks": white}
+    with files.folder_written(folder) as part:
+        for kind, arrays in kinds.items():
+            if arrays is not None:
+                (part / kind).mkdir()
+                for name, array in zip(names, arrays):
+                    Image.fromarray(array).save(part / kind / f"{name}.png")
+
+
 def read_png(path):
     """A PNG as an array."""
     try:

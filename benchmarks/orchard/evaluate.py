@@ -9,6 +9,8 @@ soon as one of its 8x8 pixels differs, since no latent mask can be finer. Interv
 Wilson's for shares, two standard errors of the mean for the rest. What the folder of results has
 already is not measured again, so that a run can be stopped and continued. `--shard 1/2` and
 `--shard 2/2` in two processes, or on two machines with one folder, edit half of the batches each.
+`--answers DIR` leaves the edits and masks of each method it measures in the folder that
+`benchmarks.orchard.data --out DIR` wrote, for `benchmarks.orchard.score DIR --method NAME`.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from diffedit_core.options import RECIPES
 
 from ..ablation.work import Share
 from ..command import command
-from . import batches, classifier as C, measures, world as W
+from . import batches, classifier as C, data, measures, world as W
 from .data import to_pixels
 from .measures import frechet, interval, shown, summarise, table
 from .methods import METHODS, cases, model_name, own_size, samples
@@ -176,6 +178,9 @@ def parser():
     )
     top.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     top.add_argument("--shard", metavar="i/n", help="edit this part of the batches, no table")
+    top.add_argument(
+        "--answers", metavar="DIR", type=Path, help="for score: a folder of data with these edits"
+    )
     top.add_argument("--steps", type=int, default=50)
     top.add_argument("--guidance", type=float, default=RECIPES["paper"].guidance_scale)
     return top
@@ -228,9 +233,10 @@ def evaluate(a):
     changes = {"num_inference_steps": a.steps, "guidance_scale": a.guidance}
     options = RECIPES["paper"].replace(**changes)
     results = begin(a, options)
+    found_cases, share = cases(a.edits, size=results["facts"]["size"]), Share.of(a.shard, {})
+    asked = names_of(a.answers, found_cases)
     model = M.Model.load(a.model, cells_at_once=default_cells(cells=CELLS_OF_MANY))
     classifier = C.Classifier.load(a.classifier)
-    found_cases, share = cases(a.edits, size=results["facts"]["size"]), Share.of(a.shard, {})
 
     @functools.lru_cache(maxsize=None)
     def trips(start):
@@ -245,6 +251,9 @@ def evaluate(a):
     add_facts(results, found_cases, np.concatenate(list(map(trips, starts))), classifier)
     for name in names:
         add_method(results, name, found_cases, classifier, a.out)
+        if a.answers:
+            found = batches.collected(name, a.edits, a.out)
+            data.write_answers(a.answers / batches.slug(name), asked, found.images, found.masks)
         write(a.out, results)
         batches.discard(name, a.edits, a.out)
     for name, held_out in SAMPLES.items():
@@ -254,6 +263,28 @@ def evaluate(a):
             add_samples(results, name, found, held_out, a.out)
             write(a.out, results)
     print((a.out / "results.md").read_text(encoding="utf-8"))
+
+
+def names_of(folder, found_cases):
+    """The names of the edits in a folder that `data` wrote, or None without a folder.
+
+    Raises:
+        InputError: it holds other edits.
+    """
+    if folder is None:
+        return None
+    edits, sources = data.read_split(folder), np.stack([case.source for case in found_cases])
+    pictures = to_pixels(sources)
+    same = len(edits) == len(pictures) and all(
+        np.array_equal(edit.picture, picture) for edit, picture in zip(edits, pictures)
+    )
+    if not same:
+        raise InputError(
+            f"{folder} holds other edits than the {len(pictures)} of {pictures.shape[2]} pixels "
+            "that are measured: write one with benchmarks.orchard.data --split test --size "
+            f"{pictures.shape[2]} --count {len(pictures)}."
+        )
+    return [edit.name for edit in edits]
 
 
 def add_facts(results, found_cases, trips, classifier):
