@@ -1,6 +1,7 @@
 """What an experiment may say, what makes two functions the same, what a table shows, and the
 experiments that ship."""
 
+import ast
 import functools
 import json
 import math
@@ -18,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.ablation import Experiment, cli, compare, engine, experiment as E, rows
-from benchmarks.ablation import subjects, tables
+from benchmarks.ablation import Experiment, cli, compare, engine, experiment as E, identity
+from benchmarks.ablation import rows, subjects, tables
 from benchmarks.ablation.identity import code, digest
 from benchmarks.ablation.measures import MEASURES, numbers_of, ssim
 from benchmarks.ablations import beyond, ledger, masks
@@ -210,8 +211,6 @@ print(digest(f))
 
 
 def test_the_programs_digest_sees_code_and_no_comments(tmp_path, monkeypatch):
-    from benchmarks.ablation import identity
-
     core = tmp_path / "diffedit_core"
     core.mkdir()
     monkeypatch.setattr(identity, "ROOT", tmp_path)
@@ -226,6 +225,17 @@ def test_the_programs_digest_sees_code_and_no_comments(tmp_path, monkeypatch):
     assert of('"""New."""\n\nx = 1  # one') == before
     assert of("x = 2") != before != of("x = 1", "from . import a\ny = -a.x")
     code.cache_clear()
+
+
+def test_a_program_has_the_same_digest_in_every_version_of_python(monkeypatch):
+    """Python 3.12 gave functions a field that is empty for all that 3.11 can say."""
+    tree = ast.parse("def f(x=0, *, y=None): return x, y, ...")
+    before = identity._syntax(tree)
+    fields = (*ast.FunctionDef._fields, "of_a_newer_version")
+    monkeypatch.setattr(ast.FunctionDef, "_fields", fields)
+    for value, same in (([], True), (None, True), ([ast.Pass()], False)):
+        tree.body[0].of_a_newer_version = value
+        assert (identity._syntax(tree) == before) is same
 
 
 def test_the_names_of_parts_are_the_cores():

@@ -2,7 +2,9 @@
 
 A function is its compiled code, its defaults, what its closure holds, and, of its own module, the
 functions and values that it names there. So a lambda is as good as a function with a name; nothing
-is ever pickled. A changed comment changes no digest.
+is ever pickled. A changed comment changes no digest. Compiled code differs between versions of
+Python, the syntax of a program does not: rows of experiments that have functions of their own merge
+between equal versions only.
 """
 
 import ast
@@ -165,8 +167,21 @@ def code(*modules, without=()):
         if module not in files and file is not None:
             tree = ast.parse(file.read_text(encoding="utf-8"))
             waiting += _imports(tree, module, file)
-            files[module] = ast.dump(_bare(tree))
+            files[module] = _syntax(_bare(tree))
     return digest(files)[:12]
+
+
+def _syntax(node):
+    """A tree as lists, without empty fields: newer versions of Python add such, for syntax that a
+    program does not use."""
+    if isinstance(node, list):
+        return [_syntax(each) for each in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+    if isinstance(node, ast.Constant):
+        fields = [("value", node.value)]
+    return [type(node).__name__, *([name, _syntax(value)] for name, value in fields)]
 
 
 def _file(module):
