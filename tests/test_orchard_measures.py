@@ -1,12 +1,13 @@
 """The measures of the Orchard against closed forms."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from benchmarks.orchard import classifier as C, measures, methods
+from benchmarks.orchard import classifier as C, measures, methods, paired
 from benchmarks.orchard import world as W
 
 from .orchard_fakes import pictures
@@ -113,3 +114,66 @@ def test_the_true_edit_gets_full_marks_and_the_source_none():
     copied = measures.judge(case, case.source, ~cells, case.source, C.classes(case.scene), 8)
     assert copied["iou"] == 0 and copied["background psnr"] > 100 and not copied["recognised"]
     assert copied["edit psnr"] < 25
+
+
+# ---- pairs of methods ----------------------------------------------------------------------------
+
+NUMBERS = st.lists(
+    st.fixed_dictionaries(
+        {"iou": st.floats(0, 1), "recognised": st.booleans()},
+        optional={"edit psnr": st.floats(0, 60) | st.just(float("nan"))},
+    ),
+    min_size=2,
+    max_size=9,
+)
+
+
+@given(NUMBERS, st.integers(0, 2**31 - 1))
+def test_paired_differences_change_their_sign_with_the_order(rows, seed):
+    """And are exactly zero, interval and all, against oneself; what has no number is in neither
+    mean."""
+    rng = np.random.default_rng(seed)
+    others = [{**row, "iou": rng.random(), "recognised": bool(rng.integers(2))} for row in rows]
+    one, two = paired.differences(rows, others), paired.differences(others, rows)
+    for key, (count, new, old, (mean, low, high)) in one.items():
+        assert (count, old, new) == two[key][:3]
+        assert mean == pytest.approx(new - old) == pytest.approx(-two[key][3][0])
+    for count, new, old, triple in paired.differences(rows, rows).values():
+        assert new == old and triple[0] == 0 and (count == 1 or triple == (0, 0, 0))
+    finite = [row for row in rows if np.isfinite(row.get("edit psnr", np.nan))]
+    assert one.get("edit psnr", [0])[0] == len(finite)
+
+
+def test_paired_shows_what_the_means_hide(tmp_path, capsys):
+    """Edits of every difficulty, each a little better: the interval of the difference is narrow."""
+    old = [{"iou": i / 50, "edit psnr": 10 + i} for i in range(40)]
+    new = [{**row, "iou": row["iou"] + 0.02} for row in old]
+    results = {"facts": {"size": 128, "classifier": "a"}, "records": {"DiffEdit": new, "copy": old}}
+    path, other = tmp_path / "new.json", tmp_path / "old.json"
+    path.write_text(json.dumps(results), encoding="utf-8")
+    other.write_text(json.dumps({**results, "records": {"DiffEdit": old}}), encoding="utf-8")
+    for words, title in (([path], "copy, against DiffEdit"), ([path, other], "DiffEdit:")):
+        assert paired.main(list(map(str, words))) == 0
+        text = capsys.readouterr().out
+        assert title in text and "| PSNR to true edit inside | 40 | 29.50 | 29.50 | +0.00 [" in text
+    assert "| mask IoU | 40 | 0.410 | 0.390 | +0.020 [0.020, 0.020] |" in text
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"facts": {"size": 256, "classifier": "a"}}, "differ in size, 128 and 256"),
+        ({"facts": {"size": 128, "classifier": "b"}}, "differ in classifier"),
+        ({"records": {"copy": [{"iou": 0}]}}, "no method in common"),
+        ({"records": {}}, "other.json is no results.json"),
+    ],
+)
+def test_paired_refuses_what_cannot_be_compared(tmp_path, capsys, change, words):
+    results = {"facts": {"size": 128, "classifier": "a"}, "records": {"DiffEdit": [{"iou": 1}]}}
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    one.write_text(json.dumps(results), encoding="utf-8")
+    other.write_text(json.dumps({**results, **change}), encoding="utf-8")
+    assert paired.main([str(one), str(other)]) == 2
+    assert words in capsys.readouterr().err
+    assert paired.main([str(one)]) == 2 and "one method, 'DiffEdit'" in capsys.readouterr().err
+    assert paired.main([str(tmp_path / "none")]) == 2
