@@ -1,17 +1,19 @@
 """The Orchard's evaluation: batches and shards, tables, thresholds, masks and backgrounds."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
 from benchmarks.ablation.work import Share
 from benchmarks.orchard import backgrounds, batches, classifier as C, data, evaluate as E, masks
-from benchmarks.orchard import measures, methods, score
+from benchmarks.orchard import measures, methods, score, texts
 from benchmarks.orchard import world as W
 from diffedit_core.errors import InputError
 from diffedit_core.options import RECIPES
 
-from .orchard_fakes import Held, measured, small_cases
+from .orchard_fakes import OPTIONS, Held, measured, small_cases
 
 SEEDS = st.integers(0, 2**31 - 1)
 
@@ -46,7 +48,7 @@ def test_the_command_puts_two_shards_together(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(E.M.Model, "load", lambda *_, **__: Held())
     monkeypatch.setattr(E.C.Classifier, "load", lambda *_: judge)
     monkeypatch.setattr(E.C, "accuracy", lambda *_: {})
-    words = "--edits 5 --texts 0 --size 128 --steps 4 --methods SDEdit copy --out".split()
+    words = "--edits 5 --texts 2 --size 128 --steps 4 --methods SDEdit copy --out".split()
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     monkeypatch.setattr(E, "names_of", lambda folder, found: [f"test-{i}" for i in range(5)])
     assert E.main([*words, str(whole), "--answers", str(tmp_path)]) == 0
@@ -92,6 +94,35 @@ def test_the_answers_of_methods_are_what_score_reads(tmp_path, monkeypatch, caps
     ]
     assert E.main(words) == 2
     assert "--size 128 --count 2." in capsys.readouterr().err
+
+
+def test_samples_of_texts_are_the_same_from_shares_and_stay_when_a_run_is_stopped(tmp_path):
+    """Whole batches are what is lost at most; a sample does not depend on the batch it is in."""
+
+    def judge(images):
+        return None, np.stack([np.arange(len(C.HEADS)) + len(i) for i in images])
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    name, count = "held-out combinations", texts.BATCH + 3
+    for folder in (whole, parts):
+        folder.mkdir()
+
+    def measure(folder, share, model=None):
+        texts.measure(name, model or Held(), OPTIONS, judge, count, 12, folder, share)
+
+    measure(whole, Share())
+    measure(parts, Share(1, 2, True))
+    with pytest.raises(FileNotFoundError):
+        texts.collected(name, count, parts)
+    measure(parts, Share(0, 2, True))
+    measure(parts, Share(), model=SimpleNamespace(configs=Held().configs))  # asks nothing
+    for one, other in zip(texts.collected(name, count, whole), texts.collected(name, count, parts)):
+        np.testing.assert_equal(one, other)
+    scenes, right, pictures = texts.collected(name, count, whole)
+    assert scenes == texts.scenes(name, count)[1] and right.shape == (count, len(C.HEADS))
+    assert pictures.shape == (count, 12, 12, 3) and texts.sheet(pictures).size == (8 * 12, 12)
+    found = texts.lines(name, scenes, right)
+    assert found[name][0] == count and set(found) <= {name, texts.NEW}
 
 
 def test_sheet_and_table():

@@ -106,9 +106,9 @@ def collected(name, count, folder):
     return Found([record for batch in records for record in batch], *whole)
 
 
-def discard(name, count, folder):
+def discard(name, count, folder, batch=None):
     """Remove a method's files, once its numbers are elsewhere."""
-    for start in range(0, count, BATCH):
+    for start in range(0, count, batch or BATCH):
         file_of(folder, name, start).unlink(missing_ok=True)
     place = Path(folder) / "batches"
     if place.exists() and not any(place.iterdir()):

@@ -8,7 +8,7 @@ between two renders of one scene (`world.true_mask`), on the grid of the latents
 soon as one of its 8x8 pixels differs, since no latent mask can be finer. Intervals are 95 %:
 Wilson's for shares, two standard errors of the mean for the rest. What the folder of results has
 already is not measured again, so that a run can be stopped and continued. `--shard 1/2` and
-`--shard 2/2` in two processes, or on two machines with one folder, edit half of the batches each.
+`--shard 2/2` in two processes, or on two machines with one folder, do half of the batches each.
 `--answers DIR` leaves the edits and masks of each method it measures in the folder that
 `benchmarks.orchard.data --out DIR` wrote, for `benchmarks.orchard.score DIR --method NAME`.
 """
@@ -34,10 +34,10 @@ from diffedit_core.options import RECIPES
 
 from ..ablation.work import Share
 from ..command import command
-from . import batches, classifier as C, data, measures, world as W
+from . import batches, classifier as C, data, measures, texts, world as W
 from .data import to_pixels
-from .measures import frechet, interval, shown, summarise, table
-from .methods import METHODS, cases, model_name, own_size, samples
+from .measures import frechet, shown, summarise, table
+from .methods import METHODS, cases, model_name, own_size
 
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 IN_LINES = {
@@ -46,8 +46,6 @@ IN_LINES = {
     "recipe smooth-32": ", recipe smooth-32",
 }  # methods whose kinds of edits have lines of their own
 BEST = "each picture's best"
-SAMPLES = {"seen combinations": False, "held-out combinations": True}  # whether they are held out
-NEW = "held-out combinations that are new to v0 too"
 
 
 def round_trips(model, found_cases):
@@ -86,37 +84,6 @@ def threshold_curve(found_cases, maps, clamp_ratio):
         kind: {t: float(values[kinds == kind].mean()) for t, values in found.items()}
         for kind in dict.fromkeys(kinds)
     }
-
-
-def text_to_image(model, options, classifier, count, held_out, size, batch=8):
-    """Plain samples of captions of test scenes: (scenes, whether each head is right [N,4],
-    pictures)."""
-    seeds = W.SEEDS["test"][-count:]
-    scenes = [W.sample_scene(seed, held_out) for seed in seeds]
-    texts = [W.captions(scene)[2] for scene in scenes]  # the one that names the count
-    cells, pictures = size // model.configs.vae.factor, []
-    for start in tqdm(range(0, count, batch), desc="text to image", disable=None):
-        some = slice(start, start + batch)
-        images = samples(model, texts[some], seeds[some], options, (cells, cells))
-        pictures.append(np.clip(images, -1, 1))
-    pictures = np.concatenate(pictures)
-    _, found = classifier(pictures)
-    return scenes, found == np.stack([C.classes(scene) for scene in scenes]), pictures
-
-
-def shares(right):
-    """{head: interval of the share of right answers}, and that of fruit, container and background
-    together."""
-    names = list(C.HEADS)
-    numbers = {name: interval(right[:, i]) for i, name in enumerate(names)}
-    numbers["fruit, container and background"] = interval(right[:, : names.index("count")].all(1))
-    return numbers
-
-
-def new_to_v0(scene):
-    """Whether even the model whose weights training started from (6 fruits, no checked cloth)
-    cannot know the combination."""
-    return scene.fruit in ("strawberry", "banana") or scene.background == "a checked cloth"
 
 
 # --- output ---------------------------------------------------------------------------------------
@@ -177,7 +144,7 @@ def parser():
         "--texts", type=int, default=96, help="samples of seen, and of held-out combinations"
     )
     top.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    top.add_argument("--shard", metavar="i/n", help="edit this part of the batches, no table")
+    top.add_argument("--shard", metavar="i/n", help="do this part of the batches, no table")
     top.add_argument(
         "--answers", metavar="DIR", type=Path, help="for score: a folder of data with these edits"
     )
@@ -244,7 +211,11 @@ def evaluate(a):
 
     names = [name for name in a.methods if name not in results["methods"]]
     batches.measure(names, model, changes, found_cases, classifier, trips, a.out, share)
+    drawn = [n for n in texts.SAMPLES if a.texts and n not in results["text to image"]]
+    asking = model, options, classifier, a.texts, results["facts"]["size"], a.out, share
     if share.alone:
+        for name in drawn:
+            texts.measure(name, *asking)
         print(f"{a.shard} is done: when all are, give the command without --shard for the table.")
         return
     starts = tqdm(sorted(batches.starts(a.edits, share)), desc="round trips", disable=None)
@@ -256,12 +227,11 @@ def evaluate(a):
             data.write_answers(a.answers / batches.slug(name), asked, found.images, found.masks)
         write(a.out, results)
         batches.discard(name, a.edits, a.out)
-    for name, held_out in SAMPLES.items():
-        if a.texts and name not in results["text to image"]:
-            size = results["facts"]["size"]
-            found = text_to_image(model, options, classifier, a.texts, held_out, size)
-            add_samples(results, name, found, held_out, a.out)
-            write(a.out, results)
+    for name in drawn:
+        texts.measure(name, *asking)
+        add_samples(results, name, a.out)
+        write(a.out, results)
+        batches.discard(name, a.texts, a.out, texts.BATCH)
     print((a.out / "results.md").read_text(encoding="utf-8"))
 
 
@@ -316,15 +286,11 @@ def add_method(results, name, found_cases, classifier, folder):
         sheet.reduce(smaller).save(folder / "edits.jpg", quality=85)
 
 
-def add_samples(results, name, found, held_out, folder):
-    """Put what `text_to_image` found into the results, and a sheet into the folder."""
-    scenes, right, pictures = found
-    results["text to image"][name] = len(scenes), shares(right)
-    new = [new_to_v0(scene) for scene in scenes]
-    if held_out and any(new):
-        results["text to image"][NEW] = sum(new), shares(right[new])
-    rows = [list(to_pixels(pictures[i : i + 8])) for i in range(0, len(pictures) // 8 * 8, 8)]
-    W.sheet(rows).save(folder / f"samples-{name.split()[0]}.png")
+def add_samples(results, name, folder):
+    """Put what `texts.measure` found into the results, and a sheet into the folder."""
+    wanted, right, pictures = texts.collected(name, results["facts"]["texts"], folder)
+    results["text to image"].update(texts.lines(name, wanted, right))
+    texts.sheet(pictures).save(folder / f"samples-{name.split()[0]}.png")
 
 
 def write(folder, results):

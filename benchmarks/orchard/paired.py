@@ -1,8 +1,8 @@
 """What two methods, or two models, differ by, edit by edit: the pairing takes out how hard an edit
 is, so that a difference shows which the means' own intervals hide.
 
-    python -m benchmarks.orchard.paired results/results.json                # against its first method
-    python -m benchmarks.orchard.paired new/results.json old/results.json   # each method of both
+    python -m benchmarks.orchard.paired results/results.json              # against its first method
+    python -m benchmarks.orchard.paired new/results.json old/results.json # each method of both
 
 The files are what `evaluate` wrote. Of two files the edits that both have are compared: the first
 ones of the test split. Intervals are 95 %, by a bootstrap over edits; the two means are of the
