@@ -196,6 +196,19 @@ def test_ways_from_a_map_to_a_mask(seed, scale):
     ] == pytest.approx(1)
 
 
+def test_a_grid_of_ways_holds_the_recipes(capsys):
+    """The recipe's own smoothing, quantile and threshold find what the recipe finds; a part of a
+    grid is refused."""
+    rng = np.random.default_rng(0)
+    maps, truths = rng.random((3, 7, 9), np.float32), rng.random((3, 7, 9)) > 0.5
+    (name,) = ways = masks.grid([0.7], [0.98], [0.3])
+    assert ways[name] == RECIPES["smooth"] and len(masks.grid([0, 1], [0.9], [0.1, 0.2, 0.3])) == 6
+    found = masks.scores(maps, truths, {**masks.WAYS, **ways})
+    assert np.array_equal(found[name], found["smooth, threshold 0.3"])
+    assert masks.main(["--smoothings", "0.5"]) == 2
+    assert "together" in capsys.readouterr().err
+
+
 def test_a_run_goes_on_where_it_was_stopped(tmp_path):
     """What is measured is kept for the same settings, and refused for others."""
 

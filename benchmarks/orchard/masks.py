@@ -1,16 +1,18 @@
 """What limits the mask? The ablation of DiffEdit's first step on edits whose true mask is known.
 
     python -m benchmarks.orchard.masks [--edits 120] [--strengths 0.35 0.5 0.65] [--maps 10 30]
-        [--size 128]
+        [--size 128] [--smoothings 0.5 0.7 --quantiles 0.95 0.98 --thresholds 0.2 0.25]
 
 For each noise strength and number of noise draws: the mean IoU with the true mask, on the grid of
 the latents, for edits of the fruit, the container, and both, of validation scenes. The rows of a
 block are ways from one noise map to a mask: the recipes with other thresholds, each half of what
 recipe "smooth" changes, and the threshold that is best for each picture by itself, which only the
-truth can tell: no threshold finds more in these maps.
+truth can tell: no threshold finds more in these maps. `--smoothings`, `--quantiles` and
+`--thresholds` together add rows for all their combinations.
 """
 
 import argparse
+import itertools
 import sys
 
 import mindspore as ms
@@ -18,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffedit_core import mask, model as M
+from diffedit_core.errors import InputError
 from diffedit_core.memory import CELLS_OF_MANY, default_cells
 from diffedit_core.options import RECIPES
 from diffedit_core.parts import mask_of
@@ -43,7 +46,17 @@ WAYS = {
 BATCH = 12  # edits at once
 
 
-def scores(maps, truths):
+def grid(smoothings, quantiles, thresholds):
+    """{way: options} of all combinations, with clamps at quantiles as in recipe "smooth"."""
+    return {
+        f"smoothing {s}, clamp at the {100 * q:g} % quantile, threshold {t}": SMOOTH.replace(
+            mask_smoothing=s, mask_clamp_quantile=q, mask_threshold=t
+        )
+        for s, q, t in itertools.product(smoothings, quantiles, thresholds)
+    }
+
+
+def scores(maps, truths, ways=WAYS):
     """{way: IoU of each picture [B]} of maps [B,h,w] and true masks bool [B,h,w]."""
     tensor = ms.Tensor(maps)
     found = {
@@ -51,7 +64,7 @@ def scores(maps, truths):
             measures.overlap(m, true)[0]
             for m, true in zip(mask_of(tensor, way).asnumpy() > 0, truths)
         ]
-        for name, way in WAYS.items()
+        for name, way in ways.items()
     }
     for name, options in (
         ("best threshold of each picture", PAPER),
@@ -91,7 +104,20 @@ def main(words):
     )
     parser.add_argument("--strengths", type=float, nargs="+", default=(0.35, 0.5, 0.65))
     parser.add_argument("--maps", type=int, nargs="+", default=(10, 30), help="noise draws")
+    for name, words_of in (
+        (
+            "--smoothings",
+            "sigmas of a smoothed map, in cells: rows for all combinations of the three",
+        ),
+        ("--quantiles", "where it is clamped"),
+        ("--thresholds", "where it is cut"),
+    ):
+        parser.add_argument(name, type=float, nargs="+", default=(), help=words_of)
     arguments = parser.parse_args(words)
+    axes = arguments.smoothings, arguments.quantiles, arguments.thresholds
+    if any(axes) and not all(axes):
+        raise InputError("Give --smoothings, --quantiles and --thresholds together, or none.")
+    ways = {**WAYS, **grid(*axes)}
     model = M.Model.load(arguments.model, cells_at_once=default_cells(cells=CELLS_OF_MANY))
     size = arguments.size or model.configs.picture_size
     cases = methods.cases(arguments.edits, "validation", size=size)
@@ -108,7 +134,7 @@ def main(words):
                 f"\n| strength {strength}, {draws} draws | {' | '.join(W.EDITS)} | all |\n|---|"
                 + "---|" * (len(W.EDITS) + 1)
             )
-            for name, values in scores(maps[:, :draws].mean(1), truths).items():
+            for name, values in scores(maps[:, :draws].mean(1), truths, ways).items():
                 means = [values[kinds == kind].mean() for kind in W.EDITS] + [values.mean()]
                 print(f"| {name} | " + " | ".join(f"{m:.3f}" for m in means) + " |")
 
