@@ -50,14 +50,9 @@ def attention(query, key, value, heads, causal):
     scale = 1 / math.sqrt(width)
     missing = -width % WIDTH_UNIT
     q, k, v = [widened(t, heads, missing) for t in (query, key, value)]
+    ahead = forbidden(length) if causal else None
     y = ops.flash_attention_score(
-        q,
-        k,
-        v,
-        heads,
-        attn_mask=forbidden(length) if causal else None,
-        scalar_value=scale,
-        input_layout="BSH",
+        q, k, v, heads, attn_mask=ahead, scalar_value=scale, input_layout="BSH"
     )
     if missing == 0:
         return y

@@ -56,7 +56,7 @@ def attention(query, key, value, heads, causal):
     return y.swapaxes(1, 2).reshape(batch, length, channels).astype(query.dtype)
 
 
-@ops.constexpr
+@ops.constexpr  # in a graph, numpy can be called only if it lies in a folder site-packages
 def causal_mask(length):
     """[T,T] float32: 0 where a token may look (at itself and back), a large negative number ahead
     of it."""
