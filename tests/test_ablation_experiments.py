@@ -311,6 +311,37 @@ def test_a_table_has_a_line_for_each_way_and_what_is_no_number_is_left_out(tmp_p
     assert (tmp_path / "toy.jsonl").stat().st_size < size
 
 
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "kind": st.just("row"),
+                "run": st.sampled_from("rs"),
+                "variant": st.sampled_from("ab"),
+                "id": st.text(max_size=3),
+            },
+            optional={"iou": st.floats(0, 1) | st.none(), "recognised": st.booleans()},
+        )
+        | st.fixed_dictionaries({"kind": st.sampled_from(("run", "truth"))}),
+        max_size=20,
+    )
+)
+def test_packed_rows_are_the_rows(found):
+    """No line is lost or changed, and those of a run and variant with the same numbers keep their
+    order."""
+    again = [each for line in rows.packed(found) for each in rows.unpacked(line)]
+    key = functools.partial(json.dumps, sort_keys=True)
+    assert sorted(map(key, again)) == sorted(map(key, found))
+    for line in found:
+        same = [
+            [each for each in some if each.keys() == line.keys()
+             and [each.get(k) for k in ("kind", "run", "variant")]
+             == [line.get(k) for k in ("kind", "run", "variant")]]
+            for some in (found, again)
+        ]  # fmt: skip
+        assert same[0] == same[1]
+
+
 def test_the_distance_of_sets_is_that_of_the_evaluation():
     rng = np.random.default_rng(2)
     truths = {f"s{i}": rng.standard_normal(6) for i in range(60)}

@@ -2,7 +2,8 @@
 
 A folder of results has a file for each unit of work; only the process that holds the file's lock
 writes to it. The operating system frees the lock of a process that dies, however it dies. Lines:
-{"kind": "experiment" | "variant" | "run" | "row" | "features", ...}.
+{"kind": "experiment" | "variant" | "run" | "row" | "truth" | "set", ...}. Files that are kept have
+many rows in a line of kind "rows"; `lines` gives them as rows.
 """
 
 import contextlib
@@ -90,21 +91,57 @@ def _cut(descriptor):
         os.ftruncate(descriptor, whole)
 
 
+def packed(found):
+    """Lines as dicts, those of kind "row" that have run, variant and keys in common as one of kind
+    "rows", where the first of them was.
+
+    Law: `unpacked` gives the rows back, in their order within a run and variant.
+    """
+    shared = ("kind", "run", "variant")
+    places, out = {}, []
+    for line in found:
+        if line["kind"] != "row":
+            out.append(line)
+            continue
+        columns = [key for key in line if key not in shared]
+        place = (line["run"], line["variant"], *columns)
+        if place not in places:
+            places[place] = {**{key: line[key] for key in shared}, "kind": "rows",
+                             "columns": columns, "values": []}  # fmt: skip
+            out.append(places[place])
+        places[place]["values"].append([line[key] for key in columns])
+    return out
+
+
+def unpacked(line):
+    """The rows of a line of kind "rows"; any other line itself."""
+    if not isinstance(line, dict) or line.get("kind") != "rows":
+        return [line]
+    row = {"kind": "row", "run": line["run"], "variant": line["variant"]}
+    return [{**row, **dict(zip(line["columns"], values))} for values in line["values"]]
+
+
 def lines(path):
     """The lines of a file as dicts; a last one that is cut off is not there yet.
 
     Raises:
         InputError: another line is no JSON.
     """
+    return [line for _, line in numbered(path)]
+
+
+def numbered(path):
+    """`lines`, as pairs with the number of the line in the file."""
     content = Path(path).read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     for number, line in enumerate(whole.splitlines(), 1):
         try:
-            yield json.loads(line)
-        except ValueError:
+            found = unpacked(json.loads(line))
+        except (ValueError, KeyError, TypeError):
             raise InputError(
                 f"{path}, line {number}, is no JSON: remove that line, it is measured again."
             ) from None
+        yield from ((number, each) for each in found)
 
 
 def read(folder):

@@ -12,6 +12,7 @@ from diffedit_core.files import written
 
 from ..orchard.measures import frechet, interval
 from .measures import MEASURES
+from .rows import packed
 
 RESAMPLES = 2000
 BLOCKS = 20  # of scenes, for intervals of what is no mean
@@ -207,6 +208,8 @@ def collect(lines, found, path):
     for rows in found.rows.values():
         kept += [{k: v for k, v in row.items() if k not in without} for row in rows.values()]
     kept += [] if unfinished else sets
-    texts = dict.fromkeys(json.dumps(line, separators=(",", ":")) for line in kept)
+    once = dict.fromkeys(json.dumps(line, separators=(",", ":")) for line in kept)
+    short = packed(map(json.loads, once))
+    texts = [json.dumps(line, separators=(",", ":")) for line in short]
     with written(path) as part:
         part.write_text("\n".join(texts) + "\n", encoding="utf-8")

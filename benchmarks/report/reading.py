@@ -90,7 +90,7 @@ def _files(place):
 def _of_file(path, into):
     """Add the lines of a file to {experiment: {what a line is: line}}; how many rows there are."""
     try:
-        found = [(number, line) for number, line in enumerate(rows.lines(path), 1)]
+        found = list(rows.numbered(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): give a file of results.")
     for number, line in found:
