@@ -281,6 +281,27 @@ def test_the_leaderboard_has_every_baseline_and_every_committed_answer():
     assert all(row["version"] == W.VERSION and row["split"] in splits.TESTED for row in rows)
 
 
+def test_the_readmes_table_is_the_leaderboards():
+    """Of all test edits at 256 pixels; what the leaderboard lacks is no number there either."""
+    whole = {
+        r["method"]: r["means"] for r in leaderboard() if (r["size"], r["edits"]) == (256, 201)
+    }
+    text = (ORCHARD / "README.md").read_text(encoding="utf-8")
+    titles = {
+        "DiffEdit": "DiffEdit, the paper's recipe",
+        "recipe-smooth-32": "DiffEdit, `smooth-32`",
+    }
+    columns = {"iou": 3, "recognised": 3, "background psnr": 1, "edit psnr": 1, "csfid": 1}
+    assert len(whole) == 7
+    for method, means in whole.items():
+        title = titles.get(method, f"`{method}`")
+        (line,) = [each for each in text.splitlines() if each.startswith(f"| {title} |")]
+        cells = [cell.strip() for cell in line.split("|")[2:-1]]
+        for (key, digits), cell in zip(columns.items(), cells):
+            exact = means.get(key, 0) > 126 and cell.startswith("the ")  # an equal picture's
+            assert exact or cell == (f"{means[key]:.{digits}f}" if key in means else "")
+
+
 REQUIRED = {  # of Croissant 1.0, section "Dataset-level information"
     "@context",
     "@type",

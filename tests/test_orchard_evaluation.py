@@ -94,10 +94,11 @@ def test_the_answers_of_methods_are_what_score_reads(tmp_path, monkeypatch, caps
     ]
     assert E.main(words) == 2
     assert "--size 128 --count 2." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
-def test_samples_of_texts_are_the_same_from_shares_and_stay_when_a_run_is_stopped(tmp_path):
-    """Whole batches are what is lost at most; a sample does not depend on the batch it is in."""
+def test_samples_of_texts_are_the_same_from_shares_and_from_other_batches(tmp_path, monkeypatch):
+    """And what is there is not drawn again."""
 
     def judge(images):
         return None, np.stack([np.arange(len(C.HEADS)) + len(i) for i in images])
@@ -121,6 +122,10 @@ def test_samples_of_texts_are_the_same_from_shares_and_stay_when_a_run_is_stoppe
     scenes, right, pictures = texts.collected(name, count, whole)
     assert scenes == texts.scenes(name, count)[1] and right.shape == (count, len(C.HEADS))
     assert pictures.shape == (count, 12, 12, 3) and texts.sheet(pictures).size == (8 * 12, 12)
+    monkeypatch.setattr(texts, "BATCH", 5)
+    (tmp_path / "fives").mkdir()
+    measure(tmp_path / "fives", Share())
+    assert np.array_equal(texts.collected(name, count, tmp_path / "fives")[2], pictures)
     found = texts.lines(name, scenes, right)
     assert found[name][0] == count and set(found) <= {name, texts.NEW}
 

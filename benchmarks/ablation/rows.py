@@ -95,7 +95,7 @@ def packed(found):
     """Lines as dicts, those of kind "row" that have run, variant and keys in common as one of kind
     "rows", where the first of them was.
 
-    Law: `unpacked` gives the rows back, in their order within a run and variant.
+    Law: `unpacked` gives the rows back, those of one line in their order.
     """
     shared = ("kind", "run", "variant")
     places, out = {}, []

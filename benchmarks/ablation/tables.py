@@ -208,8 +208,7 @@ def collect(lines, found, path):
     for rows in found.rows.values():
         kept += [{k: v for k, v in row.items() if k not in without} for row in rows.values()]
     kept += [] if unfinished else sets
-    once = dict.fromkeys(json.dumps(line, separators=(",", ":")) for line in kept)
-    short = packed(map(json.loads, once))
-    texts = [json.dumps(line, separators=(",", ":")) for line in short]
+    once = {json.dumps(line): line for line in kept}.values()
+    texts = [json.dumps(line, separators=(",", ":")) for line in packed(once)]
     with written(path) as part:
         part.write_text("\n".join(texts) + "\n", encoding="utf-8")

@@ -83,9 +83,14 @@ def found(outcome, model, batch, classifier, trips):
 def save(path, found):
     """The file of a batch; it appears whole."""
     arrays = {k: v for k, v in found._asdict().items() if v is not None and k != "records"}
+    write(path, records=json.dumps(found.records, default=float), **arrays)
+
+
+def write(path, **arrays):
+    """A file of arrays in the folder of batches; it appears whole."""
     path.parent.mkdir(exist_ok=True)
     with written(path) as part:
-        np.savez(part, records=json.dumps(found.records, default=float), **arrays)
+        np.savez(part, **arrays)
 
 
 def load(path):

@@ -181,7 +181,6 @@ def begin(a, options):
         "text to image": {},
         "records": {},
     }
-    a.out.mkdir(parents=True, exist_ok=True)
     earlier = a.out / "results.json"
     if earlier.exists():
         results = json.loads(earlier.read_text(encoding="utf-8"))
@@ -189,8 +188,6 @@ def begin(a, options):
             raise InputError(
                 f"{earlier} is of another model or other settings: give another --out."
             )
-    else:
-        write_json(earlier, results)
     return results
 
 
@@ -202,6 +199,9 @@ def evaluate(a):
     results = begin(a, options)
     found_cases, share = cases(a.edits, size=results["facts"]["size"]), Share.of(a.shard, {})
     asked = names_of(a.answers, found_cases)
+    a.out.mkdir(parents=True, exist_ok=True)
+    if not (a.out / "results.json").exists():
+        write_json(a.out / "results.json", results)
     model = M.Model.load(a.model, cells_at_once=default_cells(cells=CELLS_OF_MANY))
     classifier = C.Classifier.load(a.classifier)
 

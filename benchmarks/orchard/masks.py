@@ -104,15 +104,10 @@ def main(words):
     )
     parser.add_argument("--strengths", type=float, nargs="+", default=(0.35, 0.5, 0.65))
     parser.add_argument("--maps", type=int, nargs="+", default=(10, 30), help="noise draws")
-    for name, words_of in (
-        (
-            "--smoothings",
-            "sigmas of a smoothed map, in cells: rows for all combinations of the three",
-        ),
-        ("--quantiles", "where it is clamped"),
-        ("--thresholds", "where it is cut"),
-    ):
-        parser.add_argument(name, type=float, nargs="+", default=(), help=words_of)
+    rows = parser.add_argument_group("rows for all combinations of")
+    rows.add_argument("--smoothings", type=float, nargs="+", default=(), help="sigmas, in cells")
+    rows.add_argument("--quantiles", type=float, nargs="+", default=(), help="where it is clamped")
+    rows.add_argument("--thresholds", type=float, nargs="+", default=(), help="where it is cut")
     arguments = parser.parse_args(words)
     axes = arguments.smoothings, arguments.quantiles, arguments.thresholds
     if any(axes) and not all(axes):

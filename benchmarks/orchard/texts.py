@@ -3,8 +3,6 @@
 import numpy as np
 from tqdm import tqdm
 
-from diffedit_core.files import written
-
 from . import batches, classifier as C, world as W
 from .data import to_pixels
 from .measures import interval
@@ -38,9 +36,7 @@ def measure(name, model, options, classifier, count, size, folder, share):
         some = slice(start, start + BATCH)
         pictures = np.clip(samples(model, texts[some], seeds[some], options, (side, side)), -1, 1)
         path = batches.file_of(folder, name, start)
-        path.parent.mkdir(exist_ok=True)
-        with written(path) as part:
-            np.savez(part, pictures=to_pixels(pictures), classes=classifier(pictures)[1])
+        batches.write(path, pictures=to_pixels(pictures), classes=classifier(pictures)[1])
 
 
 def collected(name, count, folder):
