@@ -272,16 +272,17 @@ def rows(guidance_scale):
     return 1 if guidance_scale == 1 else 2
 
 
-SMOOTH = Options(mask_smoothing=0.7, mask_clamp_quantile=0.98, mask_threshold=0.3)
 RECIPES = {
     # Couairon et al. 2022, algorithm of section 3.2, with the constants that the public pipeline
     # fills in.
     "paper": Options(),
     # The paper's with a mask of fewer holes.
-    "smooth": SMOOTH,
+    "smooth": Options(mask_smoothing=0.7, mask_clamp_quantile=0.98, mask_threshold=0.3),
     # The same for 32x32 cells, which take more noise to hide as much: chosen on the Orchard's
     # validation scenes, benchmarks/orchard/README.md.
-    "smooth-32": SMOOTH.replace(mask_noise_strength=0.6, mask_threshold=0.25),
+    "smooth-32": Options(
+        mask_noise_strength=0.6, mask_smoothing=0.5, mask_clamp_quantile=0.99, mask_threshold=0.2
+    ),
     # The public pipeline with its defaults, defects included (paper_notes.md lists them).
     "diffusers": Options(
         inversion_guidance_scale=7.5,
