@@ -252,6 +252,10 @@ def test_wrong_folders_are_refused_in_a_sentence(folder, edits, tmp_path, capsys
         score.answers_of(tmp_path, edits[:1])
     with pytest.raises(data.InputError, match="missing"):
         score.answers_of(tmp_path, edits[1:2])
+    for wrong in ("[1]", "{", ""):
+        (tmp_path / data.ABOUT).write_text(wrong)
+        with pytest.raises(data.InputError, match="no JSON object"):
+            score.about(tmp_path)
 
 
 # ---- the published numbers -----------------------------------------------------------------------

@@ -78,8 +78,18 @@ def test_the_answers_of_methods_are_what_score_reads(tmp_path, monkeypatch, caps
     data.write_answers(folder / "ours", names, images, cells)
     for image, mask, answer in zip(images, cells, score.answers_of(folder / "ours", edits)):
         assert np.array_equal(answer.image, image) and np.array_equal(answer.mask, mask > 0.5)
-    data.write_answers(folder / "no mask", names, images, None)
+    about = {"model": "a-1", "settings": methods.settings("SDEdit", {"num_inference_steps": 20})}
+    data.write_answers(folder / "no mask", names, images, None, about)
     assert [a.mask for a in score.answers_of(folder / "no mask", edits)] == [None] * 3
+    assert score.about(folder / "ours") == {} and score.about(folder / "no mask")["about"] == {
+        "model": "a-1",
+        "settings": {
+            "num_inference_steps": 20,
+            "background": "decoded",
+            "trail": "noised",
+            "to_mask": "everywhere",
+        },
+    }
 
     monkeypatch.setattr(E.M.Model, "load", None)
     words = [

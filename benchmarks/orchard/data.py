@@ -140,6 +140,7 @@ def exchanged(image, own):
 # --- the benchmark as files -----------------------------------------------------------------------
 
 INDEX = "edits.jsonl"
+ABOUT = "about.json"  # in a folder of answers: what made them
 IMAGES = ("picture", "edit", "mask")  # fields of a row that name a PNG
 
 
@@ -205,13 +206,14 @@ def read_row(folder, line):
     return splits.Edit(row["id"], row["kind"], *scenes, picture, edit, mask > 127)
 
 
-def write_answers(folder, names, images, masks):
+def write_answers(folder, names, images, masks, about=None):
     """A method's edits and masks as files that `score` reads.
 
     Args:
         names: of the edits.
         images: uint8 [N,size,size,3].
         masks: [N,h,w] of 0 and 1, or None.
+        about: None, or a dict that says what made them: the file ABOUT.
     """
     white = None if masks is None else (np.asarray(masks) > 0.5).astype(np.uint8) * 255
     kinds = {"edits": images, "masks": white}
@@ -221,6 +223,8 @@ def write_answers(folder, names, images, masks):
                 (part / kind).mkdir()
                 for name, array in zip(names, arrays):
                     Image.fromarray(array).save(part / kind / f"{name}.png")
+        if about is not None:
+            (part / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def read_png(path):

@@ -37,7 +37,7 @@ from ..command import command
 from . import batches, classifier as C, data, measures, texts, world as W
 from .data import to_pixels
 from .measures import frechet, shown, summarise, table
-from .methods import METHODS, cases, model_name, own_size
+from .methods import METHODS, cases, model_name, own_size, settings
 
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 IN_LINES = {
@@ -224,7 +224,9 @@ def evaluate(a):
         add_method(results, name, found_cases, classifier, a.out)
         if a.answers:
             found = batches.collected(name, a.edits, a.out)
-            data.write_answers(a.answers / batches.slug(name), asked, found.images, found.masks)
+            about = {"model": results["facts"]["model"], "settings": settings(name, changes)}
+            folder = a.answers / batches.slug(name)
+            data.write_answers(folder, asked, found.images, found.masks, about)
         write(a.out, results)
         batches.discard(name, a.edits, a.out)
     for name in drawn:

@@ -1,5 +1,6 @@
 """DiffEdit and what it is compared with: options and parts of one edit."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
@@ -62,6 +63,24 @@ METHODS = {
 }
 
 
+def options_of(method, changes):
+    """The options of a `Method`, with changes to its recipe {option: value}."""
+    return RECIPES[method.recipe].replace(**{"background": "decoded", **changes})
+
+
+def settings(name, changes):
+    """What a method does otherwise than the paper's recipe: {option: value, part: function's name},
+    and what it guides away from."""
+    method = METHODS[name]
+    if method is None:
+        return {}
+    paper = dataclasses.asdict(RECIPES["paper"])
+    found = dataclasses.asdict(options_of(method, changes))
+    found = {key: value for key, value in found.items() if value != paper[key]}
+    found |= {part: function.__name__ for part, function in method.parts.items()}
+    return found | ({"negative": method.negative} if method.negative else {})
+
+
 def run(name, model, changes, batch, keep=compute, only_mask=False, masks=None, tiling=None):
     """The `Outcome` of a method for a batch of cases.
 
@@ -76,7 +95,7 @@ def run(name, model, changes, batch, keep=compute, only_mask=False, masks=None, 
     method, images = METHODS[name], np.stack([case.source for case in batch])
     if method is None:
         return Outcome(images, None, None)
-    options = RECIPES[method.recipe].replace(**{"background": "decoded", **changes})
+    options = options_of(method, changes)
     if options.clamp_over == "batch":  # in the public pipeline each picture would be a batch
         options = options.replace(clamp_over="image")
     parts = Parts.of(options)._replace(**method.parts)

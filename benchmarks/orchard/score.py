@@ -6,7 +6,8 @@
 reads DIR/NAME/edits/ID.png, the edited pictures, and DIR/NAME/masks/ID.png, the predicted masks;
 either may be missing as a whole. A mask has the size of the picture, or one pixel for each cell of
 CELL x CELL pixels; what is above half of white is in it, and a cell is in it as soon as one of its
-pixels is. These names are baselines, of which no files are needed:
+pixels is. DIR/NAME/about.json may say what made them, such as {"model": "...", "settings": {...}};
+it comes into the line of the leaderboard. These names are baselines, of which no files are needed:
 
     copy            the source, with an empty mask
     full            the edited scene with another geometry and a full mask: right, nothing preserved
@@ -142,6 +143,24 @@ def shape_of(array):
     return f"{array.shape[1]}x{array.shape[0]}, {channels}"
 
 
+def about(folder):
+    """{"about": what the folder's ABOUT says}, or {} where there is none.
+
+    Raises:
+        InputError: it is no JSON object.
+    """
+    path = folder / data.ABOUT
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f'{path} is no JSON object: write one, such as {{"model": "..."}}.')
+    return {"about": found}
+
+
 # --- scores ---------------------------------------------------------------------------------------
 
 
@@ -205,14 +224,16 @@ def main(words):
     """Print the table, or the line of the leaderboard."""
     a = parser().parse_args(words)
     edits = data.read_split(a.folder)
+    facts = facts_of(a.method, edits)
     if a.method in BASELINES:
         answers = [BASELINES[a.method](edit) for edit in edits]
     else:
         answers = answers_of(a.folder / a.method, edits)
+        facts |= about(a.folder / a.method)
     result = score(edits, answers, Reader.load())
     if a.json:
         program = f"python -m benchmarks.orchard.score DIR --method {a.method} --json"
-        print(json.dumps(row(program, facts_of(a.method, edits), result)))
+        print(json.dumps(row(program, facts, result)))
         return
     print(measures.table(result["lines"], COLUMNS))
     if result["csfid"] is not None:
