@@ -76,6 +76,14 @@ def commands(top):
     return top._subparsers._group_actions[0].choices
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """A default stands in the help where it says something: None, "" and False do not."""
+
+    def _get_help_string(self, action):
+        said = action.default not in (None, "") and action.default is not False
+        return super()._get_help_string(action) if said else action.help
+
+
 def parser():
     """The argument parser of all commands."""
     top = argparse.ArgumentParser(
@@ -86,12 +94,7 @@ def parser():
     commands = top.add_subparsers(dest="command", required=True, metavar="{edit,mask,info}")
 
     def command(name, text):
-        return commands.add_parser(
-            name,
-            help=text,
-            allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
+        return commands.add_parser(name, help=text, allow_abbrev=False, formatter_class=Help)
 
     edit = command("edit", "write the edited picture")
     mask = command("mask", "only find where the edit would be")

@@ -794,6 +794,8 @@ def test_help_takes_little_more_than_numpy():
 def test_help_names_every_option_and_what_an_integrator_is():
     result, _ = in_a_shell(f"{sys.executable} -m diffedit_core edit --help")
     text = " ".join(result.stdout.split())
+    assert "(default: 0)" in text
+    assert not any(f"default: {nothing})" in text for nothing in ("", "None", "False"))
     assert [name for name in DECLARED if f"--{flag(name)} " in text] == FLAGS
     assert all(f"{name}: {record.summary}".split(",")[0] in text.replace("- ", "-")
                for name, record in INTEGRATORS.items())  # fmt: skip
