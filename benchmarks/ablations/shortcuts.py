@@ -38,20 +38,31 @@ FEATURES = Experiment(
 )
 
 LESS_GUIDED = {"guidance_interval": (0.2, 0.6)}
+
+
+def together(smoothed):
+    """Rows of several shortcuts at once; of one noise map, a recipe that smooths it."""
+    fewest = {**LESS_GUIDED, "reuse_features": 5}
+    return {
+        "guidance 0.2 to 0.6": LESS_GUIDED,
+        "and features 3": {**LESS_GUIDED, "reuse_features": 3},
+        "and features 5": fewest,
+        "and features 5, one smoothed map": {**fewest, "recipe": smoothed, "num_maps": 1},
+    }
+
+
 TOGETHER = Experiment(
     name="shortcuts-together",
     question="What do the shortcuts save together?",
-    rows={
-        "guidance 0.2 to 0.6": LESS_GUIDED,
-        "and features 3": {**LESS_GUIDED, "reuse_features": 3},
-        "and features 5": {**LESS_GUIDED, "reuse_features": 5},
-        "and features 5, one smoothed map": {
-            **LESS_GUIDED,
-            "reuse_features": 5,
-            "recipe": "smooth",
-            "num_maps": 1,
-        },
-    },
+    rows=together("smooth"),
     measures=("iou", *PRICE),
     scenes=36,
+)
+
+LARGE = Experiment(
+    name="shortcuts-32",
+    question="What do the shortcuts cost and save on latents of 32x32?",
+    rows={**together("smooth-32"), "window 4": {"decode_window": 4}},
+    measures=("iou", *PRICE),
+    scenes=100,
 )

@@ -156,4 +156,5 @@ CLAIMS = {  # of an experiment; () where the paper says nothing
     "shortcuts-features": (),
     "shortcuts-window": (),
     "shortcuts-together": (),
+    "shortcuts-32": (),
 }
