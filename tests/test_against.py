@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -504,6 +505,17 @@ def test_no_such_model(played, tmp_path, capsys):
 def test_an_interpreter_without_the_public_pipeline(python, capsys, monkeypatch):
     monkeypatch.setattr(children, "NEEDED", ("torch", "no-such-package"))
     refused(lambda: children.probe(python), python)
+
+
+BENCHMARKS = Path(edit.__file__).parent
+
+
+@pytest.mark.parametrize(
+    "file", sorted(BENCHMARKS.glob("results/edits-*.jsonl")), ids=lambda file: file.name
+)
+def test_the_readmes_tables_are_the_files(file):
+    """What `--table` prints of each committed comparison stands there."""
+    assert tables.text(file) in (BENCHMARKS / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("text", ["", "{}\n", '{"record": "call", "op": "x"}\n'])
