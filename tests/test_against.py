@@ -442,6 +442,7 @@ def test_a_run_goes_on_as_it_began(played, tmp_path, capsys):
     assert "with size 64, now it is 72" in said(capsys, *words, "--size", "72")
     assert "with note None, now it is x" in said(capsys, *words, "--note", "x")
     assert "with threads None, now it is 2" in said(capsys, *words, "--threads", "2")
+    assert "with clamp_ratio 3.0, now it is 2.0" in said(capsys, *words, "--clamp-ratio", "2")
     assert file.read_bytes() == before and len(played.started) == started
     played.tell(diffusers={"off": 0.01})
     assert run(*words) == 1
@@ -482,6 +483,7 @@ def said(capsys, *words, **more):
         (["--steps", "many"], "expected 1 or more"),
         (["--maps", "0"], "expected 1 or more"),
         (["--runs", "0"], "expected 1 or more"),
+        (["--clamp-ratio", "0"], "mask_clamp_ratio"),
         (["--dtype", "fp16"], "--tolerance"),
         (["--dtype", "fp8"], "invalid choice"),
         (["--tolerance", "-1"], "expected 0 or more"),

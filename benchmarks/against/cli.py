@@ -25,6 +25,8 @@ from . import agreement, child, children, job, rounds, rows, tables
 
 APPLES = folder.ORCHARD.parent / "bowl_of_apples.png"
 SOURCE, TARGET = "a bowl of apples on a wooden table", "a basket of pears on a wooden table"
+CLAMP = RECIPES["paper"].mask_clamp_ratio
+SETTINGS = ("steps", "maps", "clamp_ratio", "seed", "threads")  # of a run, in its rows
 RECIPE_OF = {"recipe diffusers": "diffusers", "recipe paper": "paper"}  # side -> recipe
 
 
@@ -45,6 +47,8 @@ def parser():
     add("--size", type=at_least(1), metavar="PX", help="of the square picture (the model's own)")
     add("--steps", type=at_least(1), default=50, metavar="N", help="of the whole grid (50)")
     add("--maps", type=at_least(1), default=10, metavar="N", help="noise maps of the mask (10)")
+    add("--clamp-ratio", type=at_least(0, float), default=CLAMP, metavar="X", help="of the mask, "
+        f"the public mask_thresholding_ratio ({CLAMP:g}); random weights need less")  # fmt: skip
     add("--runs", type=at_least(1), default=3, metavar="N", help="processes of each side (3)")
     add(
         "--tolerance",
@@ -133,7 +137,11 @@ def compare(arguments):
     allowed = agreement.tolerances(check_tolerance(arguments))
     if arguments.source == arguments.target:
         raise InputError("--source and --target are the same: nothing would be edited.")
-    changes = {"num_inference_steps": arguments.steps, "num_maps": arguments.maps}
+    changes = {
+        "num_inference_steps": arguments.steps,
+        "num_maps": arguments.maps,
+        "mask_clamp_ratio": arguments.clamp_ratio,
+    }
     options = {name: RECIPES[name].replace(**changes) for name in RECIPE_OF.values()}
     found = check_model(arguments)
     size = check_size(arguments.size, found.configs)
@@ -162,7 +170,7 @@ def facts(arguments, size):
         "batch": 1,
         "dtype": arguments.dtype,
         "note": arguments.note,
-        "settings": {n: getattr(arguments, n) for n in ("steps", "maps", "seed", "threads")},
+        "settings": {name: getattr(arguments, name) for name in SETTINGS},
     }
 
 
