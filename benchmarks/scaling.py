@@ -330,7 +330,7 @@ def table(result, file):
 def heading(result):
     """A paragraph: what was measured, and where."""
     first = result[0]
-    base = ", ".join(f"{value} {name}" for name, value in base_of(result).items())
+    base = ", ".join(f"{name} {value}" for name, value in base_of(result).items())
     return (
         f"{first['model']}, {first['variant']}, {first['dtype']}; {base} where they are not "
         f"varied; the second edit of a process, medians of {first['wall_us']['n']}. "
