@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from benchmarks import edit
+from benchmarks import edit, scaling
 from benchmarks.against import agreement, child, children, job, ours, rounds, rows, tables
 from benchmarks.kernels import records
 from diffedit_core import folder as folders
@@ -451,6 +451,17 @@ def test_a_run_goes_on_as_it_began(played, tmp_path, capsys):
     assert "sides that disagree" in capsys.readouterr().err + said(capsys, *words)
 
 
+def test_the_clamp_is_that_of_both_sides(played, monkeypatch, capsys):
+    """The public pipeline takes the options of recipe `diffusers`."""
+    given, write = [], job.write
+    monkeypatch.setattr(job, "write", lambda *job: given.append(job[6]) or write(*job))
+    assert run(*SHORT, "--runs", "1", "--clamp-ratio", "2") == 0
+    assert {name: o.mask_clamp_ratio for name, o in given[0].items()} == {
+        "diffusers": 2.0,
+        "paper": 2.0,
+    }
+
+
 def test_dry_run_says_what_would_be_run(played, tmp_path, capsys):
     assert run(*SHORT, "--runs", "5", "--dry-run", "--record", str(tmp_path / "r")) == 0
     text = capsys.readouterr().out
@@ -509,15 +520,18 @@ def test_an_interpreter_without_the_public_pipeline(python, capsys, monkeypatch)
     refused(lambda: children.probe(python), python)
 
 
-BENCHMARKS = Path(edit.__file__).parent
+PRINTED = {  # committed results: what `--table` prints of a file
+    "edits-*.jsonl": tables.text,
+    "scaling-*.jsonl": lambda file: scaling.table(records.read(file), file),
+}
 
 
-@pytest.mark.parametrize(
-    "file", sorted(BENCHMARKS.glob("results/edits-*.jsonl")), ids=lambda file: file.name
-)
-def test_the_readmes_tables_are_the_files(file):
-    """What `--table` prints of each committed comparison stands there."""
-    assert tables.text(file) in (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("pattern", PRINTED)
+def test_the_readmes_tables_are_the_files(pattern):
+    folder = Path(edit.__file__).parent
+    files = sorted((folder / "results").glob(pattern))
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert files and all(PRINTED[pattern](file) in text for file in files)
 
 
 @pytest.mark.parametrize("text", ["", "{}\n", '{"record": "call", "op": "x"}\n'])

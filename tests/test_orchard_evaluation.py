@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import json
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -81,15 +82,15 @@ def test_the_answers_of_methods_are_what_score_reads(tmp_path, monkeypatch, caps
     about = {"model": "a-1", "settings": methods.settings("SDEdit", {"num_inference_steps": 20})}
     data.write_answers(folder / "no mask", names, images, None, about)
     assert [a.mask for a in score.answers_of(folder / "no mask", edits)] == [None] * 3
-    assert score.about(folder / "ours") == {} and score.about(folder / "no mask")["about"] == {
-        "model": "a-1",
-        "settings": {
-            "num_inference_steps": 20,
-            "background": "decoded",
-            "trail": "noised",
-            "to_mask": "everywhere",
-        },
+    assert about["settings"] == {
+        "num_inference_steps": 20,
+        "background": "decoded",
+        "trail": "noised",
+        "to_mask": "everywhere",
     }
+    for name, said in (("ours", None), ("no mask", about)):
+        assert score.main([str(folder), "--method", name, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out).get("about") == said
 
     monkeypatch.setattr(E.M.Model, "load", None)
     words = [

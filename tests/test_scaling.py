@@ -2,7 +2,6 @@
 every refusal. The edits are played."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -240,18 +239,6 @@ def test_bad_arguments(words, expected, asked, capsys):
     message = capsys.readouterr().err
     assert code == 2 and expected in message and message.count("\n") == 1
     assert message.startswith("benchmarks.scaling: error: ") and not asked
-
-
-BENCHMARKS = Path(scaling.__file__).parent
-
-
-@pytest.mark.parametrize(
-    "file", sorted(BENCHMARKS.glob("results/scaling-*.jsonl")), ids=lambda file: file.name
-)
-def test_the_readmes_tables_are_the_files(file):
-    """What `--table` prints of each committed measurement stands there."""
-    text = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
-    assert scaling.table(records.read(file), file) in text
 
 
 def test_a_file_of_another_benchmark(tmp_path, capsys):
