@@ -165,7 +165,8 @@ def up(params, x, skips, time, text, levels, config, kernels):
         if i < count - 1:
             height, width = skips[-1].shape[2:]
             x = K.upsample(x, kernels)
-            x = x[:, :, :height, :width]  # an odd size lost half a cell on its way down
+            if x.shape[2:] != (height, width):  # an odd size lost half a cell on its way down
+                x = x[:, :, :height, :width]
             x = K.conv2d(params[block + ".upsamplers.0.conv"], x, kernels)
     return x, skips
 

@@ -338,6 +338,17 @@ def test_attention_in_pieces_is_the_same(monkeypatch, rows, case):
     assert max(seen) <= max(rows, 2), "no more scores at a time than allowed"
 
 
+@pytest.mark.parametrize("most, queries", ((9, 1), (8, 2), (3, 3), (2, 5), (1, 9)))
+def test_a_head_s_attention_has_no_more_pieces_than_allowed(monkeypatch, most, queries):
+    """Of 9 queries, however many bytes that takes: a graph of more takes long to compile."""
+    _, tensors, options, wanted = prepared("attention, causal", np.float32)
+    attend, seen = cpu.attend, []
+    monkeypatch.setattr(cpu, "attend", lambda q, *of: seen.append(q.shape[1]) or attend(q, *of))
+    result = cpu.attention(*tensors, *options, score_bytes=0, most=most)
+    assert_near(result, wanted, np.float32)
+    assert max(seen) == queries and len(seen) == options[0] * -(-9 // queries)
+
+
 def rows_at_once(monkeypatch):
     """The numbers of rows that `cpu.gated` is called with from now on."""
     gated, seen = cpu.gated, []
@@ -386,7 +397,7 @@ def test_pictures_one_by_one_are_the_same(monkeypatch, case, dtype):
     function = getattr(cpu, name)
     for limit, wanted_pieces in ((size, []), (size - 1, [x.shape[0]]), (0, [x.shape[0]])):
         pieces.clear()
-        assert_near(function(*tensors, *options, picture_bytes=limit), wanted, dtype)
+        assert_near(function(*tensors, *options, transpose_bytes=limit), wanted, dtype)
         assert pieces == wanted_pieces
 
 
@@ -427,15 +438,6 @@ def test_gelu_s_polynomial_is_the_fitted_one():
     assert np.allclose(found, cpu.GELU, rtol=1e-5) and error < 7e-8
     squares = np.geomspace(1e-6, 1e6, 1001)
     assert found[-1] > 0 and (np.polynomial.polynomial.polyval(squares, found) > 0).all()
-
-
-def test_large_arrays_are_transposed_in_another_way_and_are_the_same(monkeypatch):
-    x, seen = ms.Tensor(normal(3, 5, 7)), []
-    other = cpu.mint.transpose
-    monkeypatch.setattr(cpu.mint, "transpose", lambda *of: seen.append(of[1:]) or other(*of))
-    for limit, ways in ((4 * 3 * 5 * 7, []), (4 * 3 * 5 * 7 - 1, [(1, 2)])):
-        found = cpu.transposed(x, limit)
-        assert np.array_equal(found.asnumpy(), x.asnumpy().swapaxes(1, 2)) and seen == ways
 
 
 # --- fewer products -------------------------------------------------------------------------------

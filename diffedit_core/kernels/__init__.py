@@ -74,7 +74,7 @@ LOWERINGS = {
         "geglu": cpu.geglu,
         "attention": cpu.attention,
         "group_norm": cpu.group_norm,
-        "layer_norm": library.layer_norm,
+        "layer_norm": cpu.layer_norm,
         "gelu": cpu.gelu,
         "silu": library.silu,
         "upsample": cpu.upsample,

@@ -9,20 +9,21 @@ import math
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, mint, ops
+from mindspore import Tensor, ops
 
 from . import composites, library, reference, winograd
-from .library import after, bias_add, bytes_of, cast, joined, product, reshape, with_last
+from .library import after, bias_add, bytes_of, cast, joined, piece, product, reshape, with_last
 
-SCORE_BYTES = 32 << 20  # attention holds at most this many bytes of scores at a time
-PICTURE_BYTES = 16 << 20  # a linear layer of larger pictures takes them one after the other, and a
-# convolution of one that is larger does not save products
+SCORE_BYTES = 8 << 20  # attention holds this many bytes of scores at a time, which a cache holds,
+PIECES = 32  # or more where a head would have more pieces than that
+PICTURE_BYTES = 16 << 20  # a convolution of a larger picture does not save products
 WIDE_BYTES = 16 << 20  # a feed-forward whose wide layer is larger takes some rows at a time:
 CHUNK_BYTES = 4 << 20  # so many that their wide layer has this size,
 CHUNK_ROWS = 256  # but at least this many
 CELLS = 1024  # a convolution saves products where a picture has so many cells,
 CHANNELS = 128  # and so many channels come in and go out
-TRANSPOSE_BYTES = 1 << 20  # what is larger is not transposed by a kernel that keeps indices
+TRANSPOSE_BYTES = 1 << 20  # what is larger is not transposed: a transpose keeps 8 to 16 bytes of
+# indices for each element as long as its graph is there (MindSpore 2.8)
 
 # log(Phi(x) / (1 - Phi(x))) / x as a polynomial in x^2, from the constant term up, with which
 # x Phi(x) is within 7e-8 (`python -m benchmarks.kernels.gelu` finds it)
@@ -40,9 +41,12 @@ GELU = tuple(
 )
 
 ONE, ZERO, MINUS_ONE, TWO = (Tensor(c, ms.float32) for c in (1, 0, -1, 2))
-plus, times, sigmoid, softmax = ops.Add(), ops.Mul(), ops.Sigmoid(), ops.Softmax(-1)
-slice_of, swap, fill = ops.Slice(), ops.Transpose(), ops.FillV2()
+plus, minus, times = ops.Add(), ops.Sub(), ops.Mul()
+sigmoid, softmax, inverse_sqrt = ops.Sigmoid(), ops.Softmax(-1), ops.Rsqrt()
+mean_of_rows, outer = ops.ReduceMean(keep_dims=True), ops.MatMul()
+swap, fill = ops.Transpose(), ops.FillV2()
 scores_of, mean_of = ops.BatchMatMul(transpose_b=True), ops.BatchMatMul()
+transposed_product = ops.MatMul(transpose_a=True, transpose_b=True)  # (W x)^T
 ones_like, zeros_like = ops.OnesLike(), ops.ZerosLike()
 affine = ops.BatchNorm(is_training=False, epsilon=1e-12)  # variance 1: 1 + 1e-12 is 1 in fp32
 
@@ -99,46 +103,39 @@ def gelu(x):
     return cast(times(wide, sigmoid(times(wide, p))), x.dtype)
 
 
-def transposed(x, transpose_bytes=TRANSPOSE_BYTES):
-    """[B,T,C] -> [B,C,T]. A transpose keeps 8 to 16 bytes of indices for each element as long as
-    its graph is there (MindSpore 2.8); `mint.transpose` none, but it is slower where that is
-    little."""
-    large = bytes_of(*x.shape) > transpose_bytes
-    return mint.transpose(x, 1, 2) if large else swap(x, (0, 2, 1))
-
-
-def linear_from_picture(x, weight, bias, picture_bytes=PICTURE_BYTES):
-    """One product for each large picture, transposed on the fly: a transpose keeps twice its size
-    in memory (MindSpore 2.8).
-
-    Small ones at once: a product of its own for each of 32 took twelve times as long.
-    """
+def linear_from_picture(x, weight, bias, transpose_bytes=TRANSPOSE_BYTES):
+    """One product for each picture, transposed on the fly; small ones are transposed at once."""
     batch, channels, height, width = x.shape
-    if bytes_of(*x.shape) <= picture_bytes:
-        cells = transposed(reshape(x, (batch, channels, height * width)))
-        return library.linear(cells, composites.matrix(weight), bias)
-    weight = composites.matrix(weight)
-    product = ops.MatMul(transpose_a=True, transpose_b=True)
-    cells = ()
-    for i in range(batch):
-        y = product(x[i].reshape(channels, height * width), weight)
-        y = y if bias is None else ops.bias_add(y, bias)
-        cells = cells + (y.reshape(1, height * width, weight.shape[0]),)
-    return joined(cells, 0)
-
-
-def linear_to_picture(x, weight, bias, height, width, picture_bytes=PICTURE_BYTES):
-    """One product for each large picture, with the factors exchanged, so that the channels come
-    first."""
-    if bytes_of(x.shape[0], weight.shape[0], height, width) <= picture_bytes:
-        y = transposed(library.linear(x, composites.matrix(weight), bias))
-        return reshape(y, (x.shape[0], weight.shape[0], height, width))
-    weight = composites.matrix(weight)
+    weight, cells = composites.matrix(weight), height * width
+    if bytes_of(*x.shape) <= transpose_bytes:
+        x = swap(reshape(x, (batch, channels, cells)), (0, 2, 1))
+        return library.linear(x, weight, bias)
     pictures = ()
-    for i in range(x.shape[0]):
-        y = ops.MatMul(transpose_b=True)(weight, x[i]).reshape(1, weight.shape[0], height, width)
-        pictures = pictures + (y if bias is None else ops.bias_add(y, bias),)
-    return joined(pictures, 0)
+    for picture in rows_of(reshape(x, (batch * channels, cells)), batch):
+        pictures = pictures + (transposed_product(picture, weight),)
+    y = joined(pictures, 0)
+    y = y if bias is None else bias_add(y, bias)
+    return reshape(y, (batch, cells, weight.shape[0]))
+
+
+def linear_to_picture(x, weight, bias, height, width, transpose_bytes=TRANSPOSE_BYTES):
+    """One product for each picture, with the factors exchanged, so that the channels come first;
+    small ones are transposed at once."""
+    batch, cells, channels = x.shape
+    weight = composites.matrix(weight)
+    shape = (batch, weight.shape[0], height, width)
+    if bytes_of(*shape) <= transpose_bytes:
+        return reshape(swap(library.linear(x, weight, bias), (0, 2, 1)), shape)
+    pictures = ()
+    for picture in rows_of(reshape(x, (batch * cells, channels)), batch):
+        pictures = pictures + (product(weight, picture),)
+    y = reshape(joined(pictures, 0), shape)
+    return y if bias is None else bias_add(y, bias)
+
+
+def rows_of(x, count):
+    """x [count*R,C] as `count` arrays [R,C]."""
+    return ops.Split(0, count)(x) if count > 1 else (x,)
 
 
 def geglu(
@@ -159,22 +156,28 @@ def geglu(
         y = (gated(flat, weight, bias, weight_out, bias_out),)
     else:
         for start in range(0, count, rows):
-            piece = after(flat[start : start + rows], y)
-            y = y + (gated(piece, weight, bias, weight_out, bias_out),)
+            some = after(piece(flat, 0, start, min(rows, count - start)), y)
+            y = y + (gated(some, weight, bias, weight_out, bias_out),)
     return reshape(joined(y, 0), with_last(x.shape, weight_out.shape[0]))
 
 
 def gated(x, weight, bias, weight_out, bias_out):
     """`geglu` of rows [T,C]."""
-    rows, half = x.shape[0], weight_out.shape[1]
+    half = weight_out.shape[1]
     h = bias_add(product(x, weight), bias)
-    gate = gelu(slice_of(h, (0, half), (rows, half)))
-    h = times(slice_of(h, (0, 0), (rows, half)), gate)
+    h = times(piece(h, 1, 0, half), gelu(piece(h, 1, half, half)))
     return bias_add(product(h, weight_out), bias_out)
 
 
 def attention(
-    query, key, value, heads, causal, score_bytes=SCORE_BYTES, transpose_bytes=TRANSPOSE_BYTES
+    query,
+    key,
+    value,
+    heads,
+    causal,
+    score_bytes=SCORE_BYTES,
+    most=PIECES,
+    transpose_bytes=TRANSPOSE_BYTES,
 ):
     """All heads at once where their scores fit, else a slice of one head's queries after the other.
 
@@ -192,16 +195,15 @@ def attention(
         y = attend(q, k, split_heads(value, heads, cut), ahead)
         return cast(joined_heads(y, heads, cut), value.dtype)
 
-    rows = max(1, score_bytes // (4 * batch * tokens))  # query rows whose scores fit
+    rows = max(-(-length // most), score_bytes // (4 * batch * tokens))  # of queries, in a piece
     columns, pieces = (), ()
     for head in range(heads):
-        own = slice(head * dim, (head + 1) * dim)
-        q, k, v = [t[:, :, own].astype(ms.float32) for t in (query, key, value)]
+        q, k, v = [cast(piece(t, 2, head * dim, dim), ms.float32) for t in (query, key, value)]
         parts = ()
         for start in range(0, length, rows):
-            stop = min(start + rows, length)
-            beyond = None if ahead is None else ahead[start:stop]
-            pieces = (attend(after(q[:, start:stop], pieces), k, v, beyond),)
+            some = min(rows, length - start)
+            beyond = None if ahead is None else piece(ahead, 0, start, some)
+            pieces = (attend(after(piece(q, 1, start, some), pieces), k, v, beyond),)
             parts = parts + pieces
         columns = columns + (joined(parts, 1),)
     return joined(columns, 2).astype(value.dtype)
@@ -252,6 +254,21 @@ def group_norm(x, weight, bias, groups, eps):
     scale, shift = cast(weight, ms.float32), cast(bias, ms.float32)
     y = affine(reshape(y, x.shape), scale, shift, zeros_like(scale), ones_like(scale))[0]
     return cast(y, x.dtype)
+
+
+def layer_norm(x, weight, bias, eps):
+    """Mean and variance by two sums, in fp32. A row's mean and its factor times the scales are
+    spread by products with one column: for that broadcasting takes three times as long, and the
+    library's norm keeps to one thread (MindSpore 2.8)."""
+    channels = x.shape[-1]
+    rows = reshape(cast(x, ms.float32), (-1, channels))
+    centred = minus(rows, outer(mean_of_rows(rows, 1), fill((1, channels), ONE)))
+    variance = mean_of_rows(times(centred, centred), 1)
+    scales = outer(
+        inverse_sqrt(plus(variance, eps)), reshape(cast(weight, ms.float32), (1, channels))
+    )
+    y = bias_add(times(centred, scales), cast(bias, ms.float32))
+    return cast(reshape(y, x.shape), x.dtype)
 
 
 def upsample(x):

@@ -3,13 +3,16 @@
 A graph is compiled for each shape that a kernel meets. A tensor's method or operator is a function
 with branches, all of which the compiler follows each time; a primitive has none, and
 `ops.constexpr` leaves arithmetic with shapes to Python. So kernels that meet many shapes use both.
+
+`x[a:b]` of the first axis copies one element after the other on one thread, 60 ns each; `piece`
+copies blocks (MindSpore 2.8 on a CPU).
 """
 
 import math
 
 from mindspore import ops
 
-reshape, cast, bias_add = ops.Reshape(), ops.Cast(), ops.BiasAdd()
+reshape, cast, bias_add, slice_of = ops.Reshape(), ops.Cast(), ops.BiasAdd(), ops.Slice()
 product = ops.MatMul(transpose_b=True)  # x W^T
 
 
@@ -58,7 +61,24 @@ def bytes_of(*shape):
     return 4 * math.prod(shape)
 
 
+@ops.constexpr
+def corner(shape, axis, start):
+    """Where a piece begins that is cut along an axis."""
+    return tuple(start if i == axis else 0 for i in range(len(shape)))
+
+
+@ops.constexpr
+def extent(shape, axis, count):
+    """The shape of such a piece."""
+    return tuple(count if i == axis else n for i, n in enumerate(shape))
+
+
 # --- arrays in pieces -----------------------------------------------------------------------------
+
+
+def piece(x, axis, start, count):
+    """`count` of x along an axis, from `start` on."""
+    return slice_of(x, corner(x.shape, axis, start), extent(x.shape, axis, count))
 
 
 def joined(pieces, axis):

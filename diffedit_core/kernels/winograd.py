@@ -2,6 +2,11 @@
 
 from mindspore import ops
 
+from . import library
+from .library import piece
+
+stacked = ops.Concat(2)
+
 
 def conv2d(x, weight, bias):
     """Two rows of the result from four products instead of six: minimal filtering F(2,3) down the
@@ -25,22 +30,21 @@ def conv2d(x, weight, bias):
         [B,C',H,W], which differs from the sum over nine offsets by rounding only.
     """
     batch, channels, height, width = x.shape
-    pairs = x.reshape(batch, channels, height // 2, 2 * width)
-    d1, d2 = pairs[:, :, :, :width], pairs[:, :, :, width:]
-    zeros = ops.zeros((batch, channels, 1, width), x.dtype)
-    d0 = ops.concat((zeros, d2[:, :, :-1]), 2)
-    d3 = ops.concat((d1[:, :, 1:], zeros), 2)
+    pairs = library.reshape(x, (batch, channels, height // 2, 2 * width))
+    d1, d2 = ops.Split(3, 2)(pairs)
+    zeros, rows = ops.zeros((batch, channels, 1, width), x.dtype), height // 2 - 1
+    d0 = stacked((zeros, piece(d2, 2, 0, rows)))
+    d3 = stacked((piece(d1, 2, 1, rows), zeros))
 
     # the kernel's sums wait for the picture: a graph would make those of all its layers first
-    weight = ops.depend(weight, x)
-    g0, g1, g2 = weight[:, :, 0:1], weight[:, :, 1:2], weight[:, :, 2:3]
+    g0, g1, g2 = ops.Split(2, 3)(ops.depend(weight, x))
     outer, middle = (g0 + g2) * 0.5, g1 * 0.5
     m0 = along_rows(d0 - d2, g0)
     m1 = along_rows(d1 + d2, outer + middle)
     m2 = along_rows(d2 - d1, outer - middle)
     m3 = along_rows(d1 - d3, g2)
-    y = ops.concat((m0 + m1 + m2, m1 - m2 - m3), 3)
-    return ops.bias_add(y.reshape(batch, weight.shape[0], height, width), bias)
+    y = ops.Concat(3)((m0 + m1 + m2, m1 - m2 - m3))
+    return library.bias_add(library.reshape(y, (batch, weight.shape[0], height, width)), bias)
 
 
 def along_rows(x, weight):
