@@ -10,69 +10,20 @@ process.
 """
 
 import argparse
-import os
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 
 from diffedit_core.model import Model
 
+from .against import turns
 from .command import command
 from .kernels import evaluation, timers
-from .timing import alternate, peak_memory, summary
+from .timing import alternate, peak_memory
 
 TIMESTEP = 481
-
-
-class PyTorch:
-    """The same UNet in another process, which evaluates it once for each line that it is sent.
-
-    Python runs isolated (-I), where the modules beside the script do not hide libraries of the same
-    names, and without the environment variables that MindSpore sets for its own threads and
-    libraries: with them PyTorch is half as fast.
-    """
-
-    def __init__(self, python, folder, model):
-        self.output = folder / "output.npy"
-        command = [
-            python,
-            "-I",
-            str(Path(__file__).with_name("unet_pytorch.py")),
-            model,
-            str(folder),
-            str(TIMESTEP),
-        ]
-        environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def __call__(self):
-        print("go", file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline().split()
-        if answer[:1] != ["done"]:
-            raise RuntimeError("the PyTorch process ended: its message stands above")
-        return np.load(self.output)
-
-    def close(self):
-        """End the process."""
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def difference(found, expected):
-    """The largest difference over the largest value."""
-    return np.abs(found - expected).max() / np.abs(expected).max()
-
-
-def ratio(ours, others):
-    """Of the medians."""
-    return np.median(ours) / np.median(others)
 
 
 def parser():
@@ -109,7 +60,7 @@ def measure(arguments):
     model = Model.load(
         arguments.model, arguments.dtype, cells_at_once=0 if arguments.whole else None
     )
-    arrays = inputs(model, arguments)
+    arrays = random_inputs(model, arguments)
     latents, states = map(ms.Tensor, arrays.values())
     print(f"loaded              {peak_memory():6.1f} GiB peak", flush=True)
 
@@ -122,30 +73,26 @@ def measure(arguments):
     found = ours()
     first = time.perf_counter() - start
     print(f"first evaluation    {first:6.1f} s, with compiling", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder) / "inputs.npz", **arrays)
-        functions = {"mindspore": ours}
-        if arguments.pytorch:
-            functions["pytorch"] = PyTorch(arguments.pytorch, Path(folder), arguments.model)
-            expected = functions["pytorch"]()
-            print(f"difference          {difference(found.asnumpy(), expected):.1e}", flush=True)
-        processor = time.process_time()
-        seconds = alternate(functions, arguments.runs)
-        # alternate warms up with one more
-        processor = (time.process_time() - processor) / (arguments.runs + 1)
-        if arguments.pytorch:
-            functions["pytorch"].close()
-    for name, values in seconds.items():
-        print(f"{name:<19} {summary(values)}")
+    functions = {"mindspore": ours}
     if arguments.pytorch:
-        print(f"ratio of medians    {ratio(seconds['mindspore'], seconds['pytorch']):6.2f}")
+        inputs = {**arrays, "timestep": np.array(TIMESTEP)}
+        other = turns.PyTorch(arguments.pytorch, arguments.model, "unet", inputs)
+        functions["pytorch"] = other
+        print(f"difference          {turns.difference(found.asnumpy(), other()):.1e}", flush=True)
+    processor = time.process_time()
+    seconds = alternate(functions, arguments.runs)
+    # alternate warms up with one more
+    processor = (time.process_time() - processor) / (arguments.runs + 1)
+    if arguments.pytorch:
+        other.close()
+    print("\n".join(turns.lines(seconds)))
     print(f"processor time      {processor:6.1f} s an evaluation (mindspore)")
     print(f"peak memory         {peak_memory():6.1f} GiB")
     evaluation.write(arguments.record, [record(arguments, model, seconds["mindspore"], first)])
     return 0
 
 
-def inputs(model, arguments):
+def random_inputs(model, arguments):
     """{"latents", "states"} -> random array."""
     rng = np.random.default_rng(0)
     shapes = {

@@ -20,6 +20,9 @@ from .memory import default_cells, rows_at_once
 # compiled}: where that gives the same bits, and a compilation takes as long as a dozen of them.
 # (The text encoder and the UNet can round otherwise when they are compiled, and in fp16 all do.)
 CALLS_BEFORE = {("cpu", "fp32"): {"vae_encoder": 12, "vae_decoder": 12}}
+# None where the picture's pixels times the square of the autoencoder's fewest channels are as many:
+# there the first calls gain what a compilation takes (measured with 2^26, 2^28 and 2^30).
+LARGE = 1 << 29
 
 
 class Model:
@@ -124,7 +127,7 @@ class Model:
     def _run(self, name, *inputs):
         """Run a graph, announce its compilation, and refuse results that are not finite."""
         graph, key = self.graphs[name], (name, signature(inputs))
-        pays = self.sequential or self._calls[key] >= self._before.get(name, 0)
+        pays = self.sequential or self._calls[key] >= self._calls_before(name, inputs[0])
         first = pays and key not in self._compiled
         self._calls[key] += 1
         if first:
@@ -152,6 +155,15 @@ class Model:
                 f"The {name} produced NaN or infinity in {self.dtype}, first {place}: {remedy}."
             )
         return outputs
+
+    def _calls_before(self, name, x):
+        """How many calls with an input of this shape run before the function is compiled for it."""
+        if name not in self._before:
+            return 0
+        scale = self.configs.vae.factor if name == "vae_decoder" else 1
+        pixels = scale**2 * x.shape[2] * x.shape[3]
+        large = pixels * min(self.configs.vae.block_out_channels) ** 2 >= LARGE
+        return 0 if large else self._before[name]
 
     def _cast(self, x):
         return x.astype(P.DTYPES[self.dtype])

@@ -2,8 +2,10 @@
 rows; and every refusal, in one sentence."""
 
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from mindspore import ops
 
 from benchmarks import edit, timing, unet, vae
+from benchmarks.against import turns
 from benchmarks.kernels import (
     arguments,
     bundle,
@@ -454,7 +457,9 @@ class Played:
         return np.zeros((1, 3, *(self.configs.vae.factor * n for n in latents.shape[2:])))
 
     def encode_image(self, picture, tiling):
-        return picture
+        import mindspore as ms
+
+        return ms.Tensor(picture), None
 
 
 @pytest.fixture
@@ -493,6 +498,56 @@ def test_whole_evaluations_are_rows_of_the_same_format(name, played, tmp_path, c
     assert run("compare", file, file) == 0
     assert main([*words, "--record", str(file)]) == 2
     assert "--record" in capsys.readouterr().err
+
+
+OTHER = """
+import sys
+import numpy as np
+
+model, component, folder = sys.argv[1:]
+for _ in sys.stdin:
+    arrays = np.load(folder + "/inputs.npz")
+    if component == "encode":
+        sys.exit("no such weights")
+    first = arrays[arrays.files[0]]
+    shape = (1, 3, 8 * first.shape[2], 8 * first.shape[3]) if component == "decode" else first.shape
+    np.save(folder + "/output.npy", np.ones(shape) if component == "decode" else first)
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def other(monkeypatch, tmp_path):
+    """The other side, played."""
+    script = tmp_path / "other.py"
+    script.write_text(OTHER, encoding="utf-8")
+    monkeypatch.setattr(turns, "SCRIPT", script)
+
+
+def test_pytorch_takes_turns_and_the_difference_is_said(played, other, capsys):
+    words = [MICRO, "--size", "16", "--runs", "2", "--pytorch", sys.executable]
+    assert unet.main(words) == 0
+    said = capsys.readouterr().out
+    assert re.search("^difference +0.0e", said, re.M) and "ratio of medians" in said
+    assert vae.main([MICRO, "--size", "32", "--warmup", "1", *words[3:]]) == 2
+    out, error = capsys.readouterr()
+    assert "difference          1.0e+00" in out, "zeros for ones"
+    assert "vae decode" in out and "vae encode" not in out
+    assert "PyTorch's process ended" in error and "Traceback" not in error
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="asks Linux for a state")
+def test_pytorch_is_stopped_between_its_turns(other):
+    """Its threads would spin while ours compute."""
+    side = turns.PyTorch(sys.executable, MICRO, "unet", {"x": np.ones((1, 2), np.float32)})
+    state = Path(f"/proc/{side.process.pid}/stat")
+    for _ in range(2):
+        assert np.array_equal(side(), np.ones((1, 2)))
+        until = time.monotonic() + 10
+        while (found := state.read_text().rsplit(")", 1)[1].split()[0]) != "T":
+            assert time.monotonic() < until, found
+    side.close()
+    assert side.process.returncode == 0
 
 
 def test_what_an_edit_says_of_its_options():

@@ -253,6 +253,19 @@ def test_the_autoencoder_is_compiled_when_it_is_called_often(monkeypatch):
     assert not told
 
 
+def test_the_autoencoder_of_a_large_picture_is_compiled_at_once(monkeypatch):
+    """24 x 40 pixels times the square of the fewest channels, both ways."""
+    model, told = Model.load(MICRO), []
+    model.on_compile = told.append
+    work = 24 * 40 * min(model.configs.vae.block_out_channels) ** 2
+    image, latents = np.zeros((1, 3, 24, 40), np.float32), normal(3, 1, 4, 3, 5)
+    for limit, compiled in ((work + 1, []), (work, ["vae_decoder", "vae_encoder"])):
+        monkeypatch.setattr(M, "LARGE", limit)
+        model.decode_latents(latents)
+        model.encode_image(image)
+        assert told == [text for name in compiled for text in (f"compiling {name}", "")]
+
+
 def test_only_fp32_on_a_cpu_waits_with_compiling():
     assert M.CALLS_BEFORE == {("cpu", "fp32"): Model.load(MICRO)._before}
     assert (

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks.ablations import defects, public_schedulers as P
+from benchmarks.ablations.public.loops import PREDICTIONS
+from benchmarks.ablations.public.packages import Package, prediction_of
+from benchmarks.ablations.public.steps import Manner
 from diffedit_core import schedule
 from diffedit_core.scheduler_config import SchedulerConfig
 
@@ -69,11 +72,19 @@ class SlipUp(RightUp):
 
 
 def package(down, up):
-    return P.Package("stand-in", "", down, up, lambda x: x, lambda x: x)
+    return Package("stand-in", "", down, up, lambda x: x, lambda x: x)
 
 
 RIGHT, WRONG = package(Right, RightUp), package(Slip, SlipUp)
 FEW = ("identity", "reversal_with_one_eps", "composition_with_one_eps", "one_picture_is_found")
+
+
+def law_cells(*of):
+    return dict(P.law_cells(*of))
+
+
+def loop_cells(*of, **more):
+    return dict(P.loop_cells(*of, **more))
 
 
 def cells(found, column):
@@ -87,7 +98,7 @@ def test_a_right_scheduler_obeys_the_laws():
     """As an integrator of tests/laws.py; the clipped one does not, and its counterexample is
     small."""
     manners = {name: P.MANNERS[name] for name in ("eps", "v", "eps, clip_sample")}
-    found = P.law_cells(RIGHT, FEW, manners)
+    found = law_cells(RIGHT, FEW, manners)
     assert cells(found, "eps") == dict.fromkeys(FEW, "holds")
     v = cells(found, "v")
     assert v.pop("reversal_with_one_eps") == "-" and set(v.values()) == {"holds"}
@@ -98,14 +109,14 @@ def test_a_right_scheduler_obeys_the_laws():
 
 
 def test_a_slip_in_both_directions_passes_the_round_trip_alone():
-    found = cells(P.law_cells(WRONG, FEW, {"eps": P.Manner()}), "eps")
+    found = cells(law_cells(WRONG, FEW, {"eps": Manner()}), "eps")
     assert found["identity"] == found["reversal_with_one_eps"] == "holds"
     assert found["composition_with_one_eps"] == found["one_picture_is_found"] == "no"
 
 
 def test_ours_refuse_what_cannot_be_inverted():
     manners = {name: P.MANNERS[name] for name in ("v", "sample", "eps, clip_sample")}
-    found = P.law_cells(P.load("ours"), ("linearity",), manners)
+    found = law_cells(P.load("ours"), ("linearity",), manners)
     assert [cell for cell, _ in found.values()] == ["holds", "refused", "refused"]
 
 
@@ -115,15 +126,13 @@ def test_a_call_that_a_package_does_not_take_is_no_verdict_on_a_law():
             raise AssertionError("is not reached")
 
     other = package(Other, Other)
-    assert [cell for cell, _ in P.law_cells(other, FEW[:1], {"eps": P.Manner()}).values()] == [
-        "error"
-    ]
-    assert P.loop_cells(other, ["eps_is_used"], ["linspace"]).popitem()[1][0] == "error"
+    assert [cell for cell, _ in law_cells(other, FEW[:1], {"eps": Manner()}).values()] == ["error"]
+    assert loop_cells(other, ["eps_is_used"], ["linspace"]).popitem()[1][0] == "error"
 
 
 def test_asking_ahead_is_seen():
     """One picture is not found by a way up that asks the model where the step leads."""
-    found = P.law_cells(RIGHT, ("one_picture_is_found",), {"ahead": P.MANNERS["eps, asked ahead"]})
+    found = law_cells(RIGHT, ("one_picture_is_found",), {"ahead": P.MANNERS["eps, asked ahead"]})
     assert cells(found, "ahead") == {"one_picture_is_found": "no"}
 
 
@@ -137,16 +146,16 @@ def test_a_rounded_schedule_is_told_from_a_wrong_one():
         direction = 1
 
     rounded = package(Rounded, RoundedUp)
-    found = P.law_cells(rounded, ("composition_with_one_eps",), {"eps": P.Manner()})
+    found = law_cells(rounded, ("composition_with_one_eps",), {"eps": Manner()})
     assert cells(found, "eps") == {"composition_with_one_eps": "rounding"}
 
 
-@pytest.mark.parametrize("kind", P.PREDICTIONS)
+@pytest.mark.parametrize("kind", PREDICTIONS)
 def test_predictions_say_what_they_stand_for(kind):
     """What `prediction_of` makes of a picture and its noise, a scheduler reads back."""
     x0, eps = np.random.default_rng(0).standard_normal((2, 1, 2, 3, 5))
     for alpha in (0.9, 0.3):
-        out = P.prediction_of(kind, x0, eps, alpha)
+        out = prediction_of(kind, x0, eps, alpha)
         x = np.sqrt(alpha) * x0 + np.sqrt(1 - alpha) * eps
         found = Right(prediction_type=kind).read(out, x, alpha)
         assert np.allclose(found[0], x0) and np.allclose(found[1], eps)
@@ -158,7 +167,7 @@ def test_predictions_say_what_they_stand_for(kind):
 def test_a_right_loop_obeys_the_laws_on_every_grid():
     """But for the predictions on the way up: the model is asked at the destination, and a v means
     something else there."""
-    found = P.loop_cells(RIGHT)
+    found = loop_cells(RIGHT)
     assert {name for (name, _), (cell, _) in found.items() if cell != "holds"} == {
         "predictions_agree_up"
     }
@@ -166,7 +175,7 @@ def test_a_right_loop_obeys_the_laws_on_every_grid():
 
 def test_a_slip_in_both_directions_is_seen_in_a_loop():
     column = "leading, N <= T/2"
-    found = cells(P.loop_cells(WRONG, columns=[column]), column)
+    found = cells(loop_cells(WRONG, columns=[column]), column)
     assert found["up_and_down_with_one_eps_is_the_identity"] == "holds"
     assert found["eps_is_used"] == found["steps_down_follow_the_timesteps"] == "no"
 
@@ -174,12 +183,12 @@ def test_a_slip_in_both_directions_is_seen_in_a_loop():
 def test_our_schedulers_take_the_public_steps():
     """T // N timesteps down, which leaves a trailing grid whose N does not divide T; the edit walks
     the grid's own levels. A round trip does not show it."""
-    found = P.loop_cells(P.load("ours"), ["steps_down_follow_the_timesteps", "eps_is_used"])
+    found = loop_cells(P.load("ours"), ["steps_down_follow_the_timesteps", "eps_is_used"])
     assert found["steps_down_follow_the_timesteps", "leading, N <= T/2"][0] == "holds"
     cell, (error, example) = found["steps_down_follow_the_timesteps", "trailing, other N"]
     assert cell == "no" and example.total == 10 and example.steps == 3
     assert found["eps_is_used", "trailing, other N"][0] == "no"
-    trip = P.loop_cells(P.load("ours"), ["up_and_down_with_one_eps_is_the_identity"])
+    trip = loop_cells(P.load("ours"), ["up_and_down_with_one_eps_is_the_identity"])
     assert {cell for cell, _ in trip.values()} == {"holds"}
 
 
@@ -191,9 +200,21 @@ def test_the_columns_are_all_numbers_of_steps():
 
 
 def test_the_table_names_every_law_and_counterexample():
-    found = P.loop_cells(WRONG, ["eps_is_used"], ["linspace"])
-    text = "\n".join(P.table(found, WRONG))
+    found = loop_cells(WRONG, ["eps_is_used"], ["linspace"])
+    text = "\n".join(P.table(found.items(), ["linspace"], WRONG))
     assert "| eps_is_used | no |" in text and re.search(r"eps_is_used; linspace: .*not", text)
+
+
+def test_a_row_of_the_table_is_there_as_soon_as_its_cells_are():
+    def cells():
+        yield ("first", "a"), ("holds", None)
+        yield ("first", "b"), ("-", None)
+        raise RuntimeError("the second row")
+
+    lines = P.table(cells(), ["a", "b"], RIGHT)
+    assert [next(lines) for _ in range(3)][2] == "| first | holds | - |"
+    with pytest.raises(RuntimeError, match="second"):
+        next(lines)
 
 
 # ---- the programs --------------------------------------------------------------------------------
@@ -214,7 +235,7 @@ def diffusers():
 
 
 def test_diffusers_under_our_laws(diffusers):
-    found = P.law_cells(P.load("diffusers"), FEW, {"eps": P.Manner()})
+    found = law_cells(P.load("diffusers"), FEW, {"eps": Manner()})
     assert cells(found, "eps")["composition_with_one_eps"] == "rounding"
 
 

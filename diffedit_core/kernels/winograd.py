@@ -1,11 +1,12 @@
 """A 3x3 convolution with two thirds of the multiplications."""
 
-from mindspore import ops
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
 
 from . import library
-from .library import piece
 
-stacked = ops.Concat(2)
+stacked, taken = ops.Concat(2), ops.Gather()
 
 
 def conv2d(x, weight, bias):
@@ -19,8 +20,7 @@ def conv2d(x, weight, bias):
         m3 = (d1 - d3) g2        m2 = (d2 - d1) (g0 - g1 + g2) / 2
         y0 = m0 + m1 + m2        y1 = m1 - m2 - m3
 
-    where each product stands for a 1x3 convolution over all channels. Pairs of rows are cut from
-    an array whose rows are twice as long, so that nothing is transposed.
+    where each product stands for a 1x3 convolution over all channels.
 
     Args:
         x: [B,C,H,W] with an even H; a border of one zero is added around it.
@@ -30,14 +30,15 @@ def conv2d(x, weight, bias):
         [B,C',H,W], which differs from the sum over nine offsets by rounding only.
     """
     batch, channels, height, width = x.shape
-    pairs = library.reshape(x, (batch, channels, height // 2, 2 * width))
-    d1, d2 = ops.Split(3, 2)(pairs)
+    pairs = library.reshape(x, (batch, channels, height // 2, 2, width))
+    d1, d2 = row_of(pairs, 0), row_of(pairs, 1)
     zeros, rows = ops.zeros((batch, channels, 1, width), x.dtype), height // 2 - 1
-    d0 = stacked((zeros, piece(d2, 2, 0, rows)))
-    d3 = stacked((piece(d1, 2, 1, rows), zeros))
+    d0 = stacked((zeros, taken(d2, places(0, rows), 2)))
+    d3 = stacked((taken(d1, places(1, rows), 2), zeros))
 
     # the kernel's sums wait for the picture: a graph would make those of all its layers first
-    g0, g1, g2 = ops.Split(2, 3)(ops.depend(weight, x))
+    weight = ops.depend(weight, x)
+    g0, g1, g2 = [taken(weight, places(i, 1), 2) for i in range(3)]
     outer, middle = (g0 + g2) * 0.5, g1 * 0.5
     m0 = along_rows(d0 - d2, g0)
     m1 = along_rows(d1 + d2, outer + middle)
@@ -45,6 +46,22 @@ def conv2d(x, weight, bias):
     m3 = along_rows(d1 - d3, g2)
     y = ops.Concat(3)((m0 + m1 + m2, m1 - m2 - m3))
     return library.bias_add(library.reshape(y, (batch, weight.shape[0], height, width)), bias)
+
+
+def row_of(pairs, i):
+    """Row i of each pair. [B,C,H/2,2,W] -> [B,C,H/2,W].
+
+    Gathered, not sliced: operation by operation a slice is a view, of which every kernel that reads
+    it makes a slow copy of its own (MindSpore 2.8).
+    """
+    rows = taken(pairs, places(i, 1), 3)
+    return library.reshape(rows, (*pairs.shape[:3], pairs.shape[4]))
+
+
+@ops.constexpr
+def places(start, count):
+    """Indices start, start+1, ...: int32 [count]."""
+    return Tensor(np.arange(start, start + count), ms.int32)
 
 
 def along_rows(x, weight):

@@ -175,8 +175,8 @@ FAULTS = (
     Fault(
         "geglu's halves exchanged where the layer is large",
         "diffedit_core/kernels/cpu",
-        "gate = gelu(slice_of(h, (0, half), (rows, half)))",
-        "gate = gelu(slice_of(h, (0, 0), (rows, half)))",
+        "times(piece(h, 1, 0, half), gelu(piece(h, 1, half, half)))",
+        "times(piece(h, 1, half, half), gelu(piece(h, 1, 0, half)))",
         "pieces",
     ),
     Fault(
@@ -196,7 +196,7 @@ FAULTS = (
     Fault(
         "large attention is never causal",
         "diffedit_core/kernels/cpu",
-        "beyond = None if ahead is None else ahead[start:stop]",
+        "beyond = None if ahead is None else piece(ahead, 0, start, some)",
         "beyond = None",
         "pieces",
     ),
@@ -259,15 +259,15 @@ FAULTS = (
     Fault(
         "fewer products see the rows around the border again",
         "diffedit_core/kernels/winograd",
-        "ops.concat((d1[:, :, 1:], zeros), 2)",
-        "ops.concat((d1[:, :, 1:], d1[:, :, :1]), 2)",
+        "stacked((taken(d1, places(1, rows), 2), zeros))",
+        "stacked((taken(d1, places(1, rows), 2), taken(d1, places(0, 1), 2)))",
         "products",
     ),
     Fault(
         "fewer products lose the bias",
         "diffedit_core/kernels/winograd",
-        "return ops.bias_add(y.reshape(batch, weight.shape[0], height, width), bias)",
-        "return y.reshape(batch, weight.shape[0], height, width)",
+        "weight.shape[0], height, width)), bias)",
+        "weight.shape[0], height, width)), 0 * bias)",
         "products",
     ),
     Fault(
