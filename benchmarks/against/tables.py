@@ -66,13 +66,11 @@ def heading(rows):
     """A paragraph: what was measured, and where."""
     timed = [row for row in rows if row["record"] == "evaluation"]
     first, settings = timed[0], timed[0]["settings"]
-    limit = settings.get("clamp_ratio")  # rows from before 27 November 2026 have 3
-    clamp = "" if limit is None else f" clamped at {limit:g} times the mean"
     return (
         f"{first['model']}, {first['size']} pixels, {settings['steps']} steps, "
-        f"{settings['maps']} noise maps{clamp}, {first['dtype']}; medians of "
-        f"{first['wall_us']['n']}, "
-        f"ratios of medians (ours / theirs). {where(timed)}"
+        f"{settings['maps']} noise maps clamped at {settings['clamp_ratio']:g} times the mean, "
+        f"{first['dtype']}; medians of {first['wall_us']['n']}, ratios of medians (ours / theirs). "
+        f"{where(timed)}"
     )
 
 
