@@ -20,8 +20,8 @@ from .memory import default_cells, rows_at_once
 # compiled}: where that gives the same bits, and a compilation takes as long as a dozen of them.
 # (The text encoder and the UNet can round otherwise when they are compiled, and in fp16 all do.)
 CALLS_BEFORE = {("cpu", "fp32"): {"vae_encoder": 12, "vae_decoder": 12}}
-# None where the picture's pixels times the square of the autoencoder's fewest channels are as many:
-# there the first calls gain what a compilation takes (measured with 2^26, 2^28 and 2^30).
+# No calls where the picture's pixels times the square of the autoencoder's fewest channels are so
+# many: there a compilation is paid back within three (measured with 2^26, 2^28 and 2^30).
 LARGE = 1 << 29
 
 
