@@ -1,6 +1,7 @@
 """`python -m benchmarks.kernels`: one small run, stopped and gone on with; what is made of its
 rows; and every refusal, in one sentence."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -8,11 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import ops
 
-from benchmarks import edit, timing, unet, vae
+from benchmarks import edit, random_model, timing, unet, vae
 from benchmarks.against import turns
 from benchmarks.kernels import (
     arguments,
@@ -29,6 +31,7 @@ from diffedit_core import cli as core_cli
 from diffedit_core import kernels as K
 from diffedit_core.folder import read_configs
 from diffedit_core.kernels import chips
+from diffedit_core.model import Model
 
 from .test_config import refused
 
@@ -457,8 +460,6 @@ class Played:
         return np.zeros((1, 3, *(self.configs.vae.factor * n for n in latents.shape[2:])))
 
     def encode_image(self, picture, tiling):
-        import mindspore as ms
-
         return ms.Tensor(picture), None
 
 
@@ -550,6 +551,29 @@ def test_pytorch_is_stopped_between_its_turns(other):
     assert side.process.returncode == 0
 
 
+def test_a_random_model_of_a_released_shape_is_a_model(monkeypatch, tmp_path, capsys):
+    """That of the micro model in place of a large one; the same numbers for the same seed."""
+    small = read_configs(Path(MICRO))
+    text = dataclasses.replace(small.text, vocab_size=1000)  # the words are the shipped model's
+    shapes = {"text": text, "unet": small.unet, "vae": small.vae}
+    monkeypatch.setitem(random_model.KNOWN, "sd21", shapes)
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    for folder, seed in zip(folders, "001"):
+        assert random_model.main(["sd21", str(folder), "--seed", seed]) == 0
+    model, again, other = (Model.load(folder) for folder in folders)
+    for found, wanted in ((model.configs.unet, small.unet), (model.configs.vae, small.vae)):
+        assert dataclasses.replace(found, sample_size=wanted.sample_size) == wanted
+    assert model.configs.vae.sample_size == 768 and model.configs.text == text
+    assert model.configs.scheduler.prediction_type == "v_prediction"
+    latents, states = ms.Tensor(np.ones((1, 4, 8, 8), np.float32)), model.encode_prompts(["a"])
+    found = [m.predict(latents, 9, states).asnumpy() for m in (model, again, other)]
+    assert np.array_equal(found[0], found[1]) and not np.allclose(found[0], found[2])
+    assert random_model.main(["sd21", str(folders[0])]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert random_model.main(["sd21", str(tmp_path / "no" / "folder")]) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
 def test_what_an_edit_says_of_its_options():
     """Numbers and choices, no texts and no names of files."""
     found = edit.settings(EDIT)
@@ -559,8 +583,6 @@ def test_what_an_edit_says_of_its_options():
 
 
 def test_memory_is_the_devices_where_there_is_one(monkeypatch):
-    import mindspore as ms
-
     assert 0.05 < timing.peak_memory() < 100, "of this process"
     monkeypatch.setattr(K, "device", lambda: "Ascend")
     monkeypatch.setattr(ms.runtime, "max_memory_allocated", lambda: 3 << 30)
