@@ -4,8 +4,8 @@ with them, so that whole edits at that size can be timed without a download.
     python -m benchmarks.random_model sd21-base FOLDER [--seed 0]
 
 The folder is in the public layout, for us and for the public packages, its weights in fp16. The
-words are the shipped model's. Pictures that come out show nothing, and the noise maps of random
-weights need `benchmarks.edit --against diffusers --clamp-ratio 2.5`, or every mask is empty.
+words are the shipped model's. Pictures that come out show nothing. Where a mask is empty, a lower
+`--clamp-ratio` of `benchmarks.edit --against diffusers` makes it larger.
 """
 
 import argparse
