@@ -10,29 +10,20 @@ words are the shipped model's. Pictures that come out show nothing. Where a mask
 
 import argparse
 import dataclasses
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from diffedit_core import clip, params as P, unet, vae
 from diffedit_core.errors import InputError
+from diffedit_core.files import folder_written
 from diffedit_core.folder import Configs
-from diffedit_core.scheduler_config import SchedulerConfig
 
 from .command import command
 from .kernels.models import KNOWN, SIZES
-from .orchard.layout import WORDS_FILE, write_components
+from .orchard.layout import SCHEDULER, WORDS_FILE, write_components
 
-SCHEDULER = SchedulerConfig(
-    beta_start=0.00085,
-    beta_end=0.012,
-    beta_schedule="scaled_linear",
-    steps_offset=1,
-    set_alpha_to_one=False,
-)
 PREDICTION = {"sd21": "v_prediction"}  # the others predict the noise
 
 
@@ -65,15 +56,11 @@ def main(words):
         "unet": P.init(unet.specs(found["unet"]), rng),
         "vae": P.init(vae.specs(found["vae"]), rng),
     }
-    scheduler = dataclasses.replace(
-        SCHEDULER, prediction_type=PREDICTION.get(a.model, SCHEDULER.prediction_type)
-    )
+    scheduler = dataclasses.replace(SCHEDULER, prediction_type=PREDICTION.get(a.model, "epsilon"))
     configs = Configs(found["text"], found["unet"], found["vae"], scheduler)
-    part = Path(tempfile.mkdtemp(prefix=a.folder.name + ".", dir=a.folder.parent))
-    write_components(part, configs, weights)
-    (part / WORDS_FILE).unlink()  # it was trained on none
-    part.chmod(0o755)
-    os.replace(part, a.folder)
+    with folder_written(a.folder) as part:
+        write_components(part, configs, weights)
+        (part / WORDS_FILE).unlink()  # it was trained on none
     return 0
 
 

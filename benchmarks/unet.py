@@ -56,6 +56,7 @@ def main(words):
 
 def measure(arguments):
     """Load, compare, time, report."""
+    turns.check(arguments)
     evaluation.check(arguments.record)
     model = Model.load(
         arguments.model, arguments.dtype, cells_at_once=0 if arguments.whole else None

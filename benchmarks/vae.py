@@ -5,9 +5,9 @@ PyTorch in turn if there is one.
         [--record FILE.jsonl] [--pytorch PYTHON]
 
 The memory is the device's, on a CPU that of the process. In fp32 a CPU computes the first dozen
-calls operation by operation; from --warmup 12 on the compiled ones are timed. PYTHON is the
-interpreter of another environment, with torch and diffusers; the largest relative difference of
-the results is printed.
+calls operation by operation, unless picture and model are large; from --warmup 12 on compiled ones
+are timed. PYTHON is the interpreter of another environment, with torch and diffusers; the largest
+relative difference of the results is printed.
 """
 
 import argparse
@@ -64,6 +64,7 @@ def tasks(model, size, tiling):
 
 def measure(arguments):
     """Decode, then encode."""
+    turns.check(arguments)
     evaluation.check(arguments.record)
     model = M.Model.load(arguments.model, arguments.dtype)
     loaded, tiling = peak_memory(), vae.Tiling() if arguments.tiling else None

@@ -1,8 +1,8 @@
 """The Orchard's evaluation: batches and shards, tables, thresholds, masks and backgrounds."""
 
+import json
 from types import SimpleNamespace
 
-import json
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st

@@ -15,6 +15,14 @@ from ..timing import summary
 SCRIPT = Path(__file__).with_name("component.py")
 
 
+def check(arguments):
+    """Raise InputError for options that only one of the two sides would follow."""
+    if arguments.pytorch and arguments.dtype != "fp32":
+        raise InputError(f"--dtype {arguments.dtype}: --pytorch compares in fp32.")
+    if arguments.pytorch and getattr(arguments, "tiling", False):
+        raise InputError("--tiling: --pytorch compares whole pictures.")
+
+
 class PyTorch:
     """A component in another process, which evaluates it once for each line that it is sent.
 

@@ -258,8 +258,8 @@ def group_norm(x, weight, bias, groups, eps):
 
 def layer_norm(x, weight, bias, eps):
     """Mean and variance by two sums, in fp32. A row's mean and its factor times the scales are
-    spread by products with one column: for that broadcasting takes three times as long, and the
-    library's norm keeps to one thread (MindSpore 2.8)."""
+    spread by products with one column: broadcasting is slower, and the library's norm keeps to one
+    thread (MindSpore 2.8)."""
     channels = x.shape[-1]
     rows = reshape(cast(x, ms.float32), (-1, channels))
     centred = minus(rows, outer(mean_of_rows(rows, 1), fill((1, channels), ONE)))

@@ -4,8 +4,8 @@ A graph is compiled for each shape that a kernel meets. A tensor's method or ope
 with branches, all of which the compiler follows each time; a primitive has none, and
 `ops.constexpr` leaves arithmetic with shapes to Python. So kernels that meet many shapes use both.
 
-`x[a:b]` of the first axis copies one element after the other on one thread, 60 ns each; `piece`
-copies blocks (MindSpore 2.8 on a CPU).
+`x[a:b]` of the first axis copies one element after the other on one thread; `piece` copies blocks
+(MindSpore 2.8 on a CPU).
 """
 
 import math
