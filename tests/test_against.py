@@ -39,7 +39,7 @@ if "fails" in told:
 say = lambda **message: print(json.dumps(message), flush=True)
 say(event="ready", versions={name: "1.0"})
 say(event="loaded", seconds=told.get("load", 2.0), memory=3 << 30)
-for number in range(2):
+for number in range(told["edits"]):
     scale = told.get("scale", 1.0)
     seconds = {"text": 1.0, "maps": 4.0, "inversion": 5.0, "decoding": 5.0, "other": 0.5}
     say(event="edited", seconds={k: v * scale / (number + 1) for k, v in seconds.items()},
@@ -279,8 +279,8 @@ def test_sides_take_turns_and_their_rows_add_up(played, tmp_path, capsys):
     assert all(set(row) == set(records.FIELDS) for row in found)
     assert len({records.key(row) for row in found}) == len(found)
     timed = [row for row in found if row["record"] == "evaluation"]
-    assert {row["variant"] for row in timed} == set(tables.SIDES)
-    for side in tables.SIDES:
+    assert {row["variant"] for row in timed} == set(tables.sides())
+    for side in tables.sides():
         for state in rows.STATES:
             each = {
                 r["op"]: r for r in timed if (r["variant"], r["args"]["state"]) == (side, state)
@@ -462,6 +462,27 @@ def test_the_clamp_is_that_of_both_sides(played, monkeypatch, capsys):
     }
 
 
+def test_a_fourth_side_has_the_options_that_are_given(played, tmp_path, monkeypatch, capsys):
+    """Its options are those of `diffedit edit`, on top of the default edit's or a recipe's."""
+    given, write = [], job.write
+    monkeypatch.setattr(job, "write", lambda *job: given.append(job[6]) or write(*job))
+    played.tell(also={"rows": {"maps": 2, "inversion": 2, "decoding": 4}, "scale": 0.5})
+    words = [*SHORT, "--clamp-ratio", "2", "--runs", "1", "--edits", "1"]
+    file = tmp_path / "r.jsonl"
+    assert run(*words, "--also=--num-maps  1 --reuse-features 5", "--record", str(file)) == 0
+    text = capsys.readouterr().out
+    assert "ours, --num-maps 1 --reuse-features 5 | ratio |" in text and "warm" not in text
+    assert "| UNet rows | 16 | 16 | 1 | 16 | 1 | 8 | 0.5 |" in text
+    assert "| maps, s | 4 | 4 | 1 | 4 | 1 | 2 | 0.5 |" in text
+    assert given[0]["also"] == given[0]["paper"].replace(num_maps=1, reuse_features=5)
+    assert edit.main(["--table", str(file)]) == 0 and capsys.readouterr().out == text
+    assert "with edits 1, now it is 2" in said(capsys, *SHORT, "--clamp-ratio", "2", "--record",
+                                               str(file), "--resume")  # fmt: skip
+    assert run(*words, "--also", "--recipe smooth-32 --guidance-interval 0.2 0.6") == 0
+    smooth = RECIPES["smooth-32"].replace(num_inference_steps=4, guidance_interval=(0.2, 0.6))
+    assert given[1]["also"] == smooth
+
+
 def test_dry_run_says_what_would_be_run(played, tmp_path, capsys):
     assert run(*SHORT, "--runs", "5", "--dry-run", "--record", str(tmp_path / "r")) == 0
     text = capsys.readouterr().out
@@ -503,6 +524,13 @@ def said(capsys, *words, **more):
         (["--image", "no.png"], "no.png"),
         (["--record", "no/r.jsonl"], "There is no folder no"),
         (["--recipe", "paper"], "unrecognized arguments"),
+        (["--edits", "3"], "invalid choice"),
+        (["--also", ""], "argument --also: no option is given"),
+        (["--also=--steps"], "argument --also: argument --steps: expected one argument"),
+        (["--also=--out x.png"], "argument --also: unrecognized arguments: --out x.png"),
+        (["--also=--num-maps '1"], "invalid also value"),
+        (["--also=--num-maps 0"], "num_maps"),
+        (["--also=--guidance-scale 1 --guidance-interval 0 1"], "changes nothing"),
     ],
 )
 def test_bad_arguments(words, expected, played, capsys):

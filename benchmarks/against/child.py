@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-EDITS = 2  # of a process: the first is cold, the second warm
+EDITS = 2  # of a process at most: the first is cold, the second warm
 
 
 class Clock:
@@ -71,8 +71,8 @@ def speaker():
     return lambda **message: print(json.dumps(message), file=out, flush=True)
 
 
-def serve(say, versions, load, save, memory=resident):
-    """Load, edit twice, and say after each what it took.
+def serve(say, versions, load, save, memory=resident, edits=EDITS):
+    """Load, edit once or twice, and say after each what it took.
 
     Args:
         say: as of `speaker`.
@@ -80,6 +80,7 @@ def serve(say, versions, load, save, memory=resident):
         load: gives the function that edits: called with a `Clock`, it gives {name: array}.
         save: called with the number of an edit and its arrays, when it is no longer timed.
         memory: the largest memory so far, in bytes.
+        edits: how many.
     Says "ready" after the imports, "loaded", "edited" after each edit, "done".
     """
     say(event="ready", versions=versions)
@@ -87,7 +88,7 @@ def serve(say, versions, load, save, memory=resident):
     with clock.phase("load"):
         edit = load()
     say(event="loaded", seconds=clock.seconds["load"], memory=memory())
-    for number in range(EDITS):
+    for number in range(edits):
         clock, processor = Clock(), time.process_time()
         with clock.phase("other"):
             arrays = edit(clock)

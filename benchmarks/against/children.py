@@ -40,12 +40,14 @@ class Measured(NamedTuple):
     busy: float
 
 
-def ours(folder, recipe, threads=None):
+def ours(folder, name, threads=None):
     """(command, environment) of our process.
 
-    Args: threads: of OpenMP; None leaves their number to the libraries.
+    Args:
+        name: of the options, in the folder.
+        threads: of OpenMP; None leaves their number to the libraries.
     """
-    command = [sys.executable, "-m", f"{__package__}.ours", str(folder), recipe]
+    command = [sys.executable, "-m", f"{__package__}.ours", str(folder), name]
     return command, {**os.environ, "GLOG_v": "3", **limited(threads)}
 
 

@@ -1,20 +1,21 @@
 """`python -m benchmarks.edit --against diffusers`: whole edits, ours and the public pipeline's.
 
 The same weights, picture and random numbers; each edit in a process of its own, which edits twice
-(cold, warm); the sides take turns. Three rows: the public pipeline; ours with its recipe, whose
+(cold, warm); the sides take turns. Three sides: the public pipeline; ours with its recipe, whose
 results have to agree with it; our default edit (recipe paper), which evaluates the UNet less often
-and is another edit.
+and is another edit. A fourth of your choice: --also="--reuse-features 5 --num-maps 1".
 """
 
 import argparse
+import shlex
 import sys
 import tempfile
 
 import numpy as np
 
-from diffedit_core import folder, images, kernels
+from diffedit_core import arguments as core, cli, folder, images, kernels
 from diffedit_core.errors import InputError
-from diffedit_core.options import RECIPES
+from diffedit_core.options import DECLARED, RECIPES
 from diffedit_core.plan import plan
 from diffedit_core.progress import Bars
 
@@ -26,8 +27,8 @@ from . import agreement, child, children, job, rounds, rows, tables
 APPLES = folder.ORCHARD.parent / "bowl_of_apples.png"
 SOURCE, TARGET = "a bowl of apples on a wooden table", "a basket of pears on a wooden table"
 CLAMP = RECIPES["paper"].mask_clamp_ratio
-SETTINGS = ("steps", "maps", "clamp_ratio", "seed", "threads")  # of a run, in its rows
-RECIPE_OF = {"recipe diffusers": "diffusers", "recipe paper": "paper"}  # side -> recipe
+SETTINGS = ("steps", "maps", "clamp_ratio", "seed", "threads", "edits", "also")  # in all rows
+NAMES = {"recipe diffusers": "diffusers", "recipe paper": "paper", "also": "also"}  # of options
 
 
 def parser():
@@ -49,6 +50,10 @@ def parser():
     add("--maps", type=at_least(1), default=10, metavar="N", help="noise maps of the mask (10)")
     add("--clamp-ratio", type=at_least(0, float), default=CLAMP, metavar="X", help="of the mask, "
         f"the public mask_thresholding_ratio ({CLAMP:g}); random weights need less")  # fmt: skip
+    add("--also", type=also, metavar="OPTIONS", help="a fourth side: our default edit with these "
+        "options of `diffedit edit`")  # fmt: skip
+    edits = "of a process: 1 is the cold one alone (2)"
+    add("--edits", type=int, choices=(1, 2), default=child.EDITS, help=edits)
     add("--runs", type=at_least(1), default=3, metavar="N", help="processes of each side (3)")
     add(
         "--tolerance",
@@ -76,6 +81,45 @@ def add_edit(top):
     add("--note", metavar="TEXT", help="a sentence about the run, in every row")
     add("--dry-run", action="store_true", help="check all arguments; say what would be run")
     add("--quiet", action="store_true", help="no progress bar")
+
+
+def also(text):
+    """A type: options of `diffedit edit` -> the text, its words apart by single spaces."""
+    words = shlex.split(text)
+    options_parser(Raising).parse_args(words)
+    if not words:
+        raise argparse.ArgumentTypeError("no option is given")
+    return shlex.join(words)
+
+
+class Raising(argparse.ArgumentParser):
+    """A mistake is one of the type's."""
+
+    def error(self, message):
+        raise argparse.ArgumentTypeError(message)
+
+
+def options_parser(kind=argparse.ArgumentParser):
+    """A parser of a recipe and its options."""
+    top = kind(add_help=False, allow_abbrev=False)
+    top.add_argument("--recipe", choices=tuple(RECIPES))
+    core.add_options(top, tuple(core.TITLES))
+    return top
+
+
+def sides(arguments):
+    """{name of a side: `Options`}: that of the recipe, with the command's steps, maps and clamp.
+    The fourth side's own options come last; a recipe of its own has its own maps and clamp."""
+    steps = {"num_inference_steps": arguments.steps}
+    changes = {**steps, "num_maps": arguments.maps, "mask_clamp_ratio": arguments.clamp_ratio}
+    found = {name: RECIPES[name].replace(**changes) for name in ("diffusers", "paper")}
+    if arguments.also is not None:
+        given = options_parser().parse_args(shlex.split(arguments.also))
+        base = RECIPES[given.recipe].replace(**steps) if given.recipe else found["paper"]
+        found["also"] = base.replace(**{name: core.given(given, name) for name in DECLARED})
+        given.command, given.recipe = "edit", given.recipe or "paper"
+        cli.check_effect(given, found["also"])
+    return found
 
 
 def main(words):
@@ -137,12 +181,7 @@ def compare(arguments):
     allowed = agreement.tolerances(check_tolerance(arguments))
     if arguments.source == arguments.target:
         raise InputError("--source and --target are the same: nothing would be edited.")
-    changes = {
-        "num_inference_steps": arguments.steps,
-        "num_maps": arguments.maps,
-        "mask_clamp_ratio": arguments.clamp_ratio,
-    }
-    options = {name: RECIPES[name].replace(**changes) for name in RECIPE_OF.values()}
+    options = sides(arguments)
     found = check_model(arguments)
     size = check_size(arguments.size, found.configs)
     fields = facts(arguments, size)
@@ -156,9 +195,9 @@ def compare(arguments):
     with tempfile.TemporaryDirectory() as place:
         job.write(
             place, found, arguments.dtype, picture, arguments.source, [arguments.target], options,
-            arguments.seed,
+            arguments.seed, arguments.edits,
         )  # fmt: skip
-        return measure(arguments, place, old, fields, allowed)
+        return measure(arguments, place, list(options), old, fields, allowed)
 
 
 def facts(arguments, size):
@@ -187,15 +226,17 @@ def described(arguments, found, size, plans, versions, allowed):
     """The lines of `--dry-run`."""
     cells = size // found.configs.vae.factor
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
-    count = {"diffusers": plans["diffusers"], **{s: plans[r] for s, r in RECIPE_OF.items()}}
+    ours = {side: plans[name] for side, name in NAMES.items() if name in plans}
+    named_sides = tables.sides(arguments.also)
     yield f"model       {found.path}, {arguments.dtype}"
     yield f"picture     {size}x{size}, latents {cells}x{cells}, seed {arguments.seed}"
     turns = f"{arguments.runs} of each side in turn"
-    yield f"processes   {turns}, {child.EDITS} edits each (cold, warm)"
+    states = ", ".join(rows.STATES[: arguments.edits])
+    yield f"processes   {turns}, edits of each: {states}"
     yield f"threads     {threads(arguments.threads)}"
-    for side, costs in count.items():
+    for side, costs in {tables.THEIRS: plans["diffusers"], **ours}.items():
         yield (
-            f"  {tables.SIDES[side]:<24}{costs.evaluations} UNet rows an edit: "
+            f"  {named_sides[side]:<24}{costs.evaluations} UNet rows an edit: "
             f"{costs.mask_evaluations} maps, {costs.inversion_evaluations} inversion, "
             f"{costs.decode_evaluations} decoding"
         )
@@ -211,20 +252,22 @@ def threads(number):
     return "as many as the libraries take" if number is None else f"{number} of OpenMP"
 
 
-def measure(arguments, place, old, fields, allowed):
-    """Let the sides take turns; the exit code."""
-    sides = {"diffusers": children.public(arguments.python, place, arguments.threads)}
-    for side, recipe in RECIPE_OF.items():
-        sides[side] = children.ours(place, recipe, arguments.threads)
+def measure(arguments, place, options, old, fields, allowed):
+    """Let the sides take turns; the exit code. options: the names of all."""
+    named, threads = tables.sides(arguments.also), arguments.threads
+    programs = {tables.THEIRS: children.public(arguments.python, place, threads)}
+    for side, name in NAMES.items():
+        if name in options:
+            programs[side] = children.ours(place, name, threads)
     left, bars, result = arguments.runs - rounds.done(old), Bars(arguments.quiet), old
-    with bars.open("processes", left * len(sides)) as step:
+    with bars.open("processes", left * len(programs)) as step:
         for _ in range(left):
             runs = {}
-            for side, (program, environment) in sides.items():
-                runs[side] = children.run(tables.SIDES[side], program, environment)
+            for side, (program, environment) in programs.items():
+                runs[side] = children.run(named[side], program, environment)
                 step(side)
                 if side == "recipe diffusers":  # the public pipeline came before it
-                    errors = agreements(place, runs[side], runs["diffusers"])
+                    errors = agreements(place, runs[side], runs[tables.THEIRS])
                     wrong = agreement.broken(errors, allowed)
                     found = rows.of_agreement(errors, allowed, **fields)
                     if wrong:
@@ -241,7 +284,7 @@ def measure(arguments, place, old, fields, allowed):
 def agreements(place, ours, public):
     """{measure: error}, the larger one of both edits of the two processes that ran last."""
     found = []
-    for number in range(child.EDITS):
+    for number in range(len(ours.edits)):
         files = [job.place(place, name, number) for name in ("diffusers", "public")]
         arrays = [dict(np.load(file)) for file in files]
         counts = [side.edits[number]["rows"] for side in (ours, public)]

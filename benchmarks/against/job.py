@@ -9,8 +9,10 @@ import numpy as np
 
 from diffedit_core import draws
 
+from .child import EDITS
 
-def write(folder, found, dtype, picture, source, targets, options, seed):
+
+def write(folder, found, dtype, picture, source, targets, options, seed, edits=EDITS):
     """Write the files.
 
     Args:
@@ -19,9 +21,10 @@ def write(folder, found, dtype, picture, source, targets, options, seed):
         dtype: of weights and activations.
         picture: PIL, of the size to work at.
         source, targets: what it shows, and a list of what it shall show.
-        options: {recipe: `Options`}.
+        options: {name: `Options`}.
         seed: of the draws, which are the same for all: those of the first options that draw from a
             posterior for each map, else of the first; more maps leave the first as they are.
+        edits: of a process.
     """
     folder, factor = Path(folder), found.configs.vae.factor
     picture.save(folder / "picture.png")
@@ -36,7 +39,8 @@ def write(folder, found, dtype, picture, source, targets, options, seed):
         "dtype": dtype,
         "source": source,
         "targets": list(targets),
-        "options": {recipe: dataclasses.asdict(o) for recipe, o in options.items()},
+        "options": {name: dataclasses.asdict(o) for name, o in options.items()},
+        "edits": edits,
     }
     (folder / "job.json").write_text(json.dumps(given), encoding="utf-8")
 

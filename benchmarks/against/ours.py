@@ -1,8 +1,8 @@
 """Our side: the process that edits with `diffedit_core`.
 
-    python -m benchmarks.against.ours FOLDER RECIPE
+    python -m benchmarks.against.ours FOLDER NAME
 
-FOLDER is of `job.write`.
+FOLDER is of `job.write`, NAME that of one of its options.
 """
 
 import copy
@@ -72,9 +72,9 @@ def memory():
 def main(words):
     """Run the process."""
     say = child.speaker()
-    folder, recipe = words
+    folder, name = words
     given = job.read(folder)
-    options = Options(**given["options"][recipe])
+    options = Options(**given["options"][name])
     arrays = job.read_draws(folder)
     arrays["posterior_mask"] = arrays["posterior_mask"] if options.posterior_per_map else None
     picture = images.to_array([images.load_image(job.picture(folder))])
@@ -85,7 +85,7 @@ def main(words):
         return editor(model, picture, given["source"], given["targets"], options, drawn)
 
     versions = {"mindspore": ms.__version__, "kernels": kernels.default_kernels()}
-    child.serve(say, versions, load, job.saver(folder, recipe), memory)
+    child.serve(say, versions, load, job.saver(folder, name), memory, given["edits"])
 
 
 if __name__ == "__main__":

@@ -139,6 +139,7 @@ def main(words):
         {**versions, "torch threads": torch.get_num_threads()},
         lambda: editor(loaded(given), image, given, drawn),
         lambda number, arrays: np.savez(folder / f"public-{number}.npz", **arrays),
+        edits=given["edits"],
     )
 
 

@@ -29,8 +29,7 @@ def of_side(side, run, **fields):
     """
     args, found, where = fields.pop("args", {}), [], machine.describe()
     settings = {**fields.pop("settings", {}), "versions": run.versions, BUSY: [run.busy]}
-    for number, state in enumerate(STATES):
-        edit = run.edits[number]
+    for number, (state, edit) in enumerate(zip(STATES, run.edits)):
         evaluated = {**edit["rows"], WHOLE: sum(edit["rows"].values())}
         memory = {"load": run.loaded, WHOLE: edit["memory"]}
         for op, seconds in taken(run, number).items():

@@ -8,11 +8,17 @@ from .rows import PROCESSOR, STATES, WHOLE
 
 OURS = {"recipe diffusers": "ours, its recipe", "recipe paper": "ours, the default edit"}
 THEIRS = "diffusers"
-SIDES = {THEIRS: "public pipeline", **OURS}
+CHOSEN = "also"  # the side that --also adds
 WITHOUT = {
     "cold": "the first edit of a new process, from its start",
     "warm": "the second edit of the same process",
 }
+
+
+def sides(also=None):
+    """{side: its name}; also: the options of the chosen one."""
+    chosen = {} if also is None else {CHOSEN: f"ours, {also}"}
+    return {THEIRS: "public pipeline", **OURS, **chosen}
 
 
 def text(file):
@@ -28,17 +34,18 @@ def of(rows, file):
     """
     rows = [row for row in rows if row.get("suite") == "edit"]
     agreed = check(rows, file)
-    lines = [heading(rows), ""]
-    for state in STATES:
+    lines, settings = [heading(rows), ""], rows[-1]["settings"]
+    names = sides(settings.get("also"))
+    for state in STATES[: settings.get("edits")]:
         found = {
             (row["variant"], row["op"]): row
             for row in rows
             if row["record"] == "evaluation" and (row["args"] or {}).get("state") == state
         }
-        missing = [side for side in SIDES if (side, WHOLE) not in found]
+        missing = [side for side in names if (side, WHOLE) not in found]
         if missing:
             raise InputError(f"{file} has no {state} edit of {missing[0]}: measure all sides.")
-        lines += [*table(found, state), ""]
+        lines += [*table(found, state, names), ""]
     return "\n".join([*lines, agreed])
 
 
@@ -88,20 +95,20 @@ def where(timed):
     return f"{first['processor']}; {named}; {first['date']}, commit {first['commit']}{load}.{note}"
 
 
-def table(found, state):
-    """The lines of the table of a state; found: {(side, op): row}."""
-    columns = [f"{name}{' | ratio' * (side in OURS)}" for side, name in SIDES.items()]
+def table(found, state, names):
+    """The lines of the table of a state; found: {(side, op): row}, names: `sides`."""
+    columns = [f"{name}{' | ratio' * (side != THEIRS)}" for side, name in names.items()]
     yield f"| {state}: {WITHOUT[state]} | {' | '.join(columns)} |"
-    yield "|---" * (1 + len(SIDES) + len(OURS)) + "|"
+    yield "|---" * (2 * len(names)) + "|"
     ops = [op for side, op in found if side == THEIRS]
     for op in ops:
         name = f"{op}, s"
-        yield line(name, {s: found[s, op]["wall_us"]["p50"] / 1e6 for s in SIDES})
-    rows = {side: found[side, WHOLE]["evaluations"] for side in SIDES}
+        yield line(name, {s: found[s, op]["wall_us"]["p50"] / 1e6 for s in names})
+    rows = {side: found[side, WHOLE]["evaluations"] for side in names}
     yield line("UNet rows", rows)
-    per_row = {s: found[s, WHOLE]["wall_us"]["p50"] / 1e6 / rows[s] for s in SIDES}
+    per_row = {s: found[s, WHOLE]["wall_us"]["p50"] / 1e6 / rows[s] for s in names}
     yield line("whole, s per UNet row", per_row)
-    memory = {side: found[side, WHOLE]["max_memory_allocated"] for side in SIDES}
+    memory = {side: found[side, WHOLE]["max_memory_allocated"] for side in names}
     if None not in memory.values():
         yield line("peak memory so far, GiB", {s: m / 2**30 for s, m in memory.items()})
 
@@ -111,7 +118,7 @@ def line(name, values):
     cells = []
     for side, value in values.items():
         cells.append(shown(value))
-        if side in OURS:
+        if side != THEIRS:
             cells.append(shown(ratio(value, values[THEIRS])))
     strong = "**" if name.startswith((f"{WHOLE}, s", PROCESSOR)) and "per" not in name else ""
     return f"| {strong}{name}{strong} | {' | '.join(cells)} |"
