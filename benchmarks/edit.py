@@ -20,6 +20,7 @@ import time
 
 from diffedit_core import arguments as core, cli, kernels
 from diffedit_core.errors import InputError
+from diffedit_core.folder import ORCHARD
 
 from .against import cli as comparison
 from .kernels import evaluation
@@ -74,7 +75,7 @@ def record(words, seconds):
     return evaluation.row(
         "edit",
         [seconds],
-        model="orchard" if model is None else evaluation.label(model),
+        model=evaluation.label(model or ORCHARD),
         suite="edit",
         size=getattr(found, "size", None),
         batch=len(found.target),

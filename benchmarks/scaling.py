@@ -17,6 +17,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from diffedit_core import folder
 from diffedit_core.errors import InputError
 from diffedit_core.options import RECIPES
 from diffedit_core.plan import plan
@@ -255,7 +256,7 @@ def facts(arguments):
     """The fields that all rows share."""
     return {
         "variant": f"recipe {arguments.recipe}",
-        "model": "orchard" if arguments.model is None else evaluation.label(arguments.model),
+        "model": evaluation.label(arguments.model or folder.ORCHARD),
         "suite": "scaling",
         "dtype": arguments.dtype,
         "note": arguments.note,

@@ -89,7 +89,8 @@ def measure(arguments):
     print("\n".join(turns.lines(seconds)))
     print(f"processor time      {processor:6.1f} s an evaluation (mindspore)")
     print(f"peak memory         {peak_memory():6.1f} GiB")
-    evaluation.write(arguments.record, [record(arguments, model, seconds["mindspore"], first)])
+    row = record(arguments, model, seconds["mindspore"], first)
+    evaluation.write(arguments.record, turns.rows(row, seconds, arguments.pytorch))
     return 0
 
 

@@ -104,7 +104,7 @@ def measure(arguments):
             memory=memory,
             settings={"repeats": arguments.runs, "warmup": arguments.warmup},
         )
-        rows.append(row)
+        rows += turns.rows(row, seconds, arguments.pytorch)
     evaluation.write(arguments.record, rows)
     return 0
 

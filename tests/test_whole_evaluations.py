@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import edit, random_model, timing, unet, vae
-from benchmarks.against import turns
+from benchmarks.against import networks, turns
 from benchmarks.kernels import cli, machine, onednn, records
 from diffedit_core import cli as core_cli
 from diffedit_core import kernels as K
@@ -108,6 +108,7 @@ def other(monkeypatch, tmp_path):
     script = tmp_path / "other.py"
     script.write_text(OTHER, encoding="utf-8")
     monkeypatch.setattr(turns, "SCRIPT", script)
+    monkeypatch.setattr(turns, "NEEDED", ("numpy",))
 
 
 def test_pytorch_takes_turns_and_the_difference_is_said(played, other, capsys):
@@ -120,6 +121,30 @@ def test_pytorch_takes_turns_and_the_difference_is_said(played, other, capsys):
     assert "difference          1.0e+00" in out, "zeros for ones"
     assert "vae decode" in out and "vae encode" not in out
     assert "PyTorch's process ended" in error and "Traceback" not in error
+
+
+def test_both_sides_are_recorded_and_the_table_is_of_the_files(played, other, tmp_path, capsys):
+    files = [tmp_path / name for name in ("a.jsonl", "b.jsonl", "ours.jsonl")]
+    words = [MICRO, "--size", "16", "--runs", "3"]
+    for file, more in zip(files, (["--batch", "1"], ["--batch", "3"], [])):
+        turn = [] if file is files[2] else ["--pytorch", sys.executable]
+        assert unet.main([*words, *more, *turn, "--record", str(file)]) == 0
+    ours, theirs = records.read(files[0])
+    assert (ours["variant"], theirs["variant"]) == ("cpu", "pytorch")
+    assert len(theirs["seconds"]) == theirs["wall_us"]["n"] == 3 and theirs["error"] is None
+    assert theirs["settings"]["versions"] == {"numpy": np.__version__}
+    assert theirs["max_memory_allocated"] is None, "of this process only"
+    told = {**ours, "wall_us": {**ours["wall_us"], "p50": 3e6}}
+    files[0].write_text("\n".join(json.dumps(row) for row in (told, {**theirs, "wall_us": {
+        **theirs["wall_us"], "p50": 2e6}})), encoding="utf-8")  # fmt: skip
+    capsys.readouterr()
+    assert networks.main([str(file) for file in files]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("| unet, folder ") and len(lines) == 6
+    assert lines[2].endswith(", 128 pixels, batch 1 | 3 | 3000 | 2000 | 1.5 |")
+    assert ", batch 3 | 3 |" in lines[3] and f"numpy {np.__version__}" in lines[5]
+    assert networks.main([str(files[2])]) == 2 and "--pytorch PYTHON" in capsys.readouterr().err
+    assert networks.main([]) == 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="asks Linux for a state")

@@ -63,24 +63,24 @@ def limited(threads):
     return {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
 
 
-def probe(python):
-    """{name: version} of what an interpreter needs for the public pipeline.
+def probe(python, needed=NEEDED):
+    """{name: version} of what an interpreter needs for the public pipeline, or a part of it.
 
     Raises: InputError: there is no such interpreter, or it lacks something.
     """
-    command = [python, "-I", "-c", PROBE.format(NEEDED)]
+    command = [python, "-I", "-c", PROBE.format(needed)]
     try:
         found = subprocess.run(command, capture_output=True, text=True)
     except OSError as problem:
         raise InputError(f"--python {python} cannot be started: {problem.strerror}.") from None
     versions = found.stdout.split()
-    if found.returncode or len(versions) != len(NEEDED):
+    if found.returncode or len(versions) != len(needed):
         reason = (found.stderr.strip().splitlines() or ["it says nothing"])[-1]
         raise InputError(
-            f"--python {python} does not have {', '.join(NEEDED)} ({reason}): install them there, "
+            f"--python {python} does not have {', '.join(needed)} ({reason}): install them there, "
             "or name another interpreter."
         )
-    return dict(zip(NEEDED, versions))
+    return dict(zip(needed, versions))
 
 
 def run(name, command, environment):

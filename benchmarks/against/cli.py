@@ -203,7 +203,7 @@ def compare(arguments):
 def facts(arguments, size):
     """The fields that all rows share."""
     return {
-        "model": "orchard" if arguments.model is None else evaluation.label(arguments.model),
+        "model": evaluation.label(arguments.model or folder.ORCHARD),
         "suite": "edit",
         "size": size,
         "batch": 1,

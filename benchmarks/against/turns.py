@@ -11,7 +11,9 @@ import numpy as np
 from diffedit_core.errors import InputError
 
 from ..timing import summary
+from . import children, networks
 
+NEEDED = ("torch", "diffusers")
 SCRIPT = Path(__file__).with_name("component.py")
 
 
@@ -69,6 +71,20 @@ class PyTorch:
         self.process.stdin.close()
         self.process.wait()
         self._folder.cleanup()
+
+
+def rows(ours, seconds, python):
+    """The rows of what was measured: ours, and PyTorch's where it took turns.
+
+    Args:
+        ours: our row.
+        seconds: {side: seconds} of `timing.alternate`.
+        python: PyTorch's interpreter.
+    """
+    if len(seconds) == 1:
+        return [ours]
+    versions = children.probe(python, NEEDED)
+    return [ours, networks.theirs(ours, seconds["pytorch"], versions)]
 
 
 def difference(found, expected):

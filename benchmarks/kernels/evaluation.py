@@ -6,6 +6,7 @@
 from pathlib import Path
 
 from diffedit_core.errors import InputError
+from diffedit_core.folder import ORCHARD
 
 from . import machine, models, records, timers
 from .arguments import DTYPES
@@ -32,7 +33,9 @@ def check(file):
 
 
 def label(model):
-    """The model's name in a row: a folder by its configuration, anything else as it is."""
+    """The model's name in a row: a folder by its configuration, but for the shipped one."""
+    if Path(model).is_dir() and Path(model).samefile(ORCHARD):
+        return "orchard"
     return models.label(str(model)) if Path(model).is_dir() else str(model)
 
 
