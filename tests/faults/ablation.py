@@ -2,8 +2,12 @@
 
 from . import Fault
 
+FILES = tuple(
+    f"tests/test_ablation{name}.py"
+    for name in ("", "_experiments", "_identity", "_tables", "_pictures")
+)
 TESTS = {
-    f"benchmarks/ablation/{name}": ("tests/test_ablation.py", "tests/test_ablation_experiments.py")
+    f"benchmarks/ablation/{name}": FILES
     for name in "cache rows plan work tables measures engine editing subjects".split()
 }
 TESTS["benchmarks/ablation/pie_bench"] = ("tests/test_pie_bench.py",)
