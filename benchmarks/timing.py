@@ -9,10 +9,12 @@ import numpy as np
 from diffedit_core import kernels
 
 
-def alternate(functions, runs=7):
+def alternate(functions, runs=7, before=0):
     """Seconds of each of {name: function}, called in turn `runs` times after one warm-up: {name:
     array of seconds}.
 
+    Args: before: calls in each turn before the timed one, which finds its own data in the caches
+        then and not the other side's.
     Each function has to wait for its own result. An exception ends the measurement.
     """
     for function in functions.values():
@@ -20,6 +22,8 @@ def alternate(functions, runs=7):
     seconds = {name: [] for name in functions}
     for _ in range(runs):
         for name, function in functions.items():
+            for _ in range(before):
+                function()
             start = time.perf_counter()
             function()
             seconds[name].append(time.perf_counter() - start)

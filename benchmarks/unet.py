@@ -4,8 +4,8 @@
         [--record FILE.jsonl] [--pytorch PYTHON]
 
 MODEL is a folder in the diffusers layout. PYTHON is the interpreter of another environment, with
-torch and diffusers; the two processes take turns on the same inputs, and the largest relative
-difference of their predictions is printed. The memory is the device's, on a CPU that of the
+torch and diffusers; the two processes take turns on the same inputs, of two evaluations each, the
+second timed, and the largest relative difference of their predictions is printed. The memory is the device's, on a CPU that of the
 process.
 """
 
@@ -81,9 +81,9 @@ def measure(arguments):
         functions["pytorch"] = other
         print(f"difference          {turns.difference(found.asnumpy(), other()):.1e}", flush=True)
     processor = time.process_time()
-    seconds = alternate(functions, arguments.runs)
-    # alternate warms up with one more
-    processor = (time.process_time() - processor) / (arguments.runs + 1)
+    before = int(bool(arguments.pytorch))
+    seconds = alternate(functions, arguments.runs, before)
+    processor = (time.process_time() - processor) / (arguments.runs * (1 + before) + 1)
     if arguments.pytorch:
         other.close()
     print("\n".join(turns.lines(seconds)))

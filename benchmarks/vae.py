@@ -6,8 +6,9 @@ PyTorch in turn if there is one.
 
 The memory is the device's, on a CPU that of the process. In fp32 a CPU computes the first dozen
 calls operation by operation, unless picture and model are large; from --warmup 12 on compiled ones
-are timed. PYTHON is the interpreter of another environment, with torch and diffusers; the largest
-relative difference of the results is printed.
+are timed. PYTHON is the interpreter of another environment, with torch and diffusers: the two
+processes take turns, of two calls each, the second timed, and the largest relative difference of
+the results is printed.
 """
 
 import argparse
@@ -80,7 +81,7 @@ def measure(arguments):
             other = turns.PyTorch(arguments.pytorch, arguments.model, name, inputs)
             functions["pytorch"] = other
             print(f"difference          {turns.difference(found, other()):.1e}", flush=True)
-        seconds = alternate(functions, max(1, arguments.runs))
+        seconds = alternate(functions, max(1, arguments.runs), int(other is not None))
         if other is not None:
             other.close()
         memory = peak_memory() - loaded

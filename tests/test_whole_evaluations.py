@@ -2,6 +2,7 @@
 time, and where oneDNN's time goes."""
 
 import dataclasses
+import functools
 import json
 import re
 import sys
@@ -190,6 +191,15 @@ def test_what_an_edit_says_of_its_options():
     assert found["num_inference_steps"] == 7 and found["recipe"] == "smooth"
     assert found["dtype"] == "fp16" and found["seed"] == 0
     assert not {"image", "source", "target", "negative", "out", "model"} & set(found)
+
+
+def test_each_turn_begins_with_calls_that_are_not_timed():
+    """They fill the caches, from which the other side's turn has driven what was there."""
+    called = []
+    functions = {name: functools.partial(called.append, name) for name in "ab"}
+    found = timing.alternate(functions, runs=3, before=2)
+    assert "".join(called) == "ab" + 3 * "aaabbb"
+    assert {name: len(seconds) for name, seconds in found.items()} == {"a": 3, "b": 3}
 
 
 def test_memory_is_the_devices_where_there_is_one(monkeypatch):

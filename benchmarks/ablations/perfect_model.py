@@ -34,21 +34,14 @@ from mindspore import ops
 from tqdm import tqdm
 
 from diffedit_core import kernels, schedule
-from diffedit_core.config import SchedulerConfig
 from diffedit_core.mask import normalise, smooth
 from diffedit_core.options import RECIPES
 
 from ..command import command
-from ..orchard import data, measures, methods, reader, world as W
+from ..orchard import data, layout, measures, methods, reader, world as W
 
 SCALE = 2.0  # of pixels in [-1,1]: about unit variance, as the noise levels are made for
-SCHEDULE = SchedulerConfig(
-    beta_start=0.00085,
-    beta_end=0.012,
-    beta_schedule="scaled_linear",
-    steps_offset=1,
-    set_alpha_to_one=False,
-)
+SCHEDULE = replace(layout.SCHEDULER, prediction_type="epsilon")
 KINDS = {
     "holds the scene": "the scene and its true edit are among the renders",
     "holds its ground": "other still lifes on the scene's ground are, but not the scene",
