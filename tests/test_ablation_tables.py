@@ -55,6 +55,24 @@ def test_differences_are_paired_by_scene():
     assert high - low > 0.1
 
 
+@given(st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_the_mean_lies_between_those_of_the_seeds(values):
+    """Of scenes that have all seeds; the words say nothing of a single one."""
+    rows_ = {
+        (f"s{scene}", seed): {"iou": value}
+        for seed, some in enumerate(values)
+        for scene, value in enumerate(some)
+    }
+    means = tables.by_seed(rows_, "iou")
+    assert means == pytest.approx({seed: np.mean(some) for seed, some in enumerate(values)})
+    low, high = min(means.values()), max(means.values())
+    assert low - 1e-9 <= tables.summary(rows_, "iou")[0] <= high + 1e-9
+    words = f", {len(values)} seeds {low:.3f} to {high:.3f}" if len(values) > 1 else ""
+    assert tables.of_seeds(rows_, "iou") == words
+    unknown = {key: {"iou": None} for key in rows_}
+    assert tables.of_seeds(unknown, "iou") == ""
+
+
 def test_a_table_has_a_line_for_each_way_and_what_is_no_number_is_left_out(tmp_path, capsys):
     one = experiment(vary={"mask_threshold": (0.3, 0.5, 0.6)})
     ran(one, tmp_path)

@@ -70,7 +70,8 @@ def decoded(text):
 
 
 def table(found, kind=None):
-    """Markdown: a line for each variant, with each measure and its difference to the base.
+    """Markdown: a line for each variant, with each measure and its difference to the base; of
+    several seeds also the lowest and the highest mean of one.
 
     Args: kind: of the edits, or None for all.
     """
@@ -89,7 +90,7 @@ def table(found, kind=None):
                 one, other = set_cells(found, variant, first, name) if kind is None else (None,) * 2
             else:
                 one, other = summary(rows, name), difference(rows, base, name)
-            cells.append(shown(one, name))
+            cells.append(shown(one, name) + of_seeds(rows, name))
             cells.append(shown(None if variant == first else other, name, "+"))
         label += " (base)" if variant == first and label != "base" else ""
         text.append(f"| {label} | {len(rows)} | {' | '.join(cells)} |")
@@ -139,6 +140,23 @@ def difference(rows, base, name):
         if None not in values:
             pairs.setdefault(key[0], []).append(float(values[0]) - float(values[1]))
     return bootstrap([np.mean(v) for v in pairs.values()]) if pairs else None
+
+
+def by_seed(rows, name):
+    """{seed: mean over its scenes}, of what is a number."""
+    found = {}
+    for (_, seed), row in sorted(rows.items()):
+        if row.get(name) is not None:
+            found.setdefault(seed, []).append(float(row[name]))
+    return {seed: float(np.mean(values)) for seed, values in found.items()}
+
+
+def of_seeds(rows, name):
+    """The range of the seeds' means in words; nothing where there is one seed."""
+    means, digits = by_seed(rows, name).values(), MEASURES[name].digits
+    if len(means) < 2:
+        return ""
+    return f", {len(means)} seeds {min(means):.{digits}f} to {max(means):.{digits}f}"
 
 
 def _by_scene(rows, name):

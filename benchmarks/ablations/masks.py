@@ -60,6 +60,15 @@ MASK_DRAWS = Experiment(
     scenes=100,
 )
 
+MASK_SEEDS = Experiment(
+    name="mask-seeds",
+    question="How much do the random draws change the mask?",
+    rows={"smooth-32": {"recipe": "smooth-32"}},
+    measures=MASK,
+    scenes=100,
+    seeds=(0, 1, 2, 3, 4),
+)
+
 MASK_WAYS = Experiment(
     name="mask-ways",
     question="Which way from the map to the mask finds most of what the truth allows?",
