@@ -60,6 +60,14 @@ MASK_DRAWS = Experiment(
     scenes=100,
 )
 
+MASK_DRAWS_LARGE = Experiment(
+    name="mask-draws-32",
+    question="How many noise draws does the mask need on latents of 32x32?",
+    vary={"num_maps": (1, 2, 3, 5, 10), "recipe": ("paper", "smooth-32")},
+    measures=("iou", "best iou"),
+    scenes=100,
+)
+
 MASK_SEEDS = Experiment(
     name="mask-seeds",
     question="How much do the random draws change the mask?",

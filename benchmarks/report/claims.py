@@ -138,6 +138,7 @@ CLAIMS = {  # of an experiment; () where the paper says nothing
             "section 3.2, step 1",
         ),
     ),
+    "mask-draws-32": (),
     "mask-seeds": (),
     "mask-draws": (Claim("Ten draws are averaged, without a comparison.", "section 3.2, step 1"),),
     "mask-ways": (
