@@ -5,8 +5,8 @@
 
 MODEL is a folder in the diffusers layout. PYTHON is the interpreter of another environment, with
 torch and diffusers; the two processes take turns on the same inputs, of two evaluations each, the
-second timed, and the largest relative difference of their predictions is printed. The memory is the device's, on a CPU that of the
-process.
+second timed, and the largest relative difference of their predictions is printed. The memory is
+the device's, on a CPU that of the process.
 """
 
 import argparse

@@ -427,6 +427,9 @@ def test_the_frontier_has_every_way_where_its_numbers_are(tmp_path):
         there, given = np.array(places)[:, one], np.array(values)[:, other]
         slope, start = np.polyfit(given, there, 1)
         assert np.allclose(slope * given + start, there, atol=0.11)
+    alone = ET.fromstring(frontier(found[:1], "recall", "iou"))
+    texts = {text.text for text in alone.iter("text")}
+    assert {way.label for way in found[0].ways} <= texts and "x" not in texts, "each way is named"
     with pytest.raises(InputError, match="seconds"):
         frontier(found)
     with pytest.raises(InputError, match="no measure 'price'"):

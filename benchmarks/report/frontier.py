@@ -13,9 +13,9 @@ AXES = ("seconds", "edit psnr")
 def frontier(summaries, across=AXES[0], upwards=AXES[1]):
     """The SVG of one measure over another.
 
-    A series for each experiment, joined in the order of what it costs. A point for each of its
-    ways: the mean of what it costs, and the difference to the experiment's base, which is at 0,
-    with the interval of that difference.
+    A series for each experiment, joined in the order of what it costs; of a single experiment one
+    for each way. A point for each way: the mean of what it costs, and the difference to the
+    experiment's base, which is at 0, with the interval of that difference.
 
     Args:
         summaries: of `reading.Summary`.
@@ -28,7 +28,7 @@ def frontier(summaries, across=AXES[0], upwards=AXES[1]):
             raise InputError(f"There is no measure {name!r}: choose of {', '.join(MEASURES)}.")
     series = []
     for number, summary in enumerate(summaries):
-        points = []
+        points, named = [], []
         for index, way in enumerate(summary.ways):
             base = way is summary.base and way.values.get(upwards) is not None
             x, y = way.values.get(across), way.differences.get(upwards)
@@ -39,7 +39,10 @@ def frontier(summaries, across=AXES[0], upwards=AXES[1]):
                     f"{words_of(way, upwards)}; {MEASURES[across].title} {shown(full(x), across)}"
                 )
                 points.append(plots.Point(key, x[0], *y, words))
-        if points:
+                named.append(way.label)
+        if len(summaries) == 1:
+            series = [plots.Series(name, (point,)) for name, point in zip(named, points)]
+        elif points:
             series.append(plots.Series(summary.experiment["name"], tuple(points)))
     if not series:
         raise InputError(f"No experiment has both {across!r} and {upwards!r}: give other --axes.")
