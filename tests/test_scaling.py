@@ -13,7 +13,7 @@ from benchmarks import scaling
 from benchmarks.against import children, cli, job, rounds
 from benchmarks.kernels import records
 from diffedit_core import folder
-from diffedit_core.options import RECIPES
+from diffedit_core.options import RECIPES, Options
 from diffedit_core.plan import plan
 
 from .tiny import MICRO
@@ -255,7 +255,8 @@ def test_a_point_is_an_edit_of_its_own(monkeypatch, tmp_path):
         place = command[-2]
         found.update(job.read(place), recipe=command[-1])
         found["threads"] = environment["OMP_NUM_THREADS"]
-        found["shape"] = job.read_draws(place)["maps"].shape
+        options = Options(**found["options"][found["recipe"]])
+        found["shape"] = job.read_draws(place, options).maps.shape
 
     found = {}
     monkeypatch.setattr(children, "run", started)

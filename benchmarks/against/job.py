@@ -50,10 +50,15 @@ def read(folder):
     return json.loads((Path(folder) / "job.json").read_text(encoding="utf-8"))
 
 
-def read_draws(folder):
-    """{field of `draws.Draws`: array, or None}."""
+def read_draws(folder, options):
+    """`draws.Draws` of the options: the first of the maps, and no posterior that they don't draw
+    from."""
     with np.load(Path(folder) / "draws.npz") as arrays:
-        return {name: arrays.get(name) for name in draws.Draws._fields}
+        found = {name: arrays.get(name) for name in draws.Draws._fields}
+    first, drawn = slice(options.num_maps), found["posterior_mask"]
+    found["maps"] = found["maps"][:, first]
+    found["posterior_mask"] = drawn[:, first] if options.posterior_per_map else None
+    return draws.Draws(**found)
 
 
 def picture(folder):

@@ -10,7 +10,7 @@ import copy
 import mindspore as ms
 import numpy as np
 
-from diffedit_core import draws, edit, images, kernels
+from diffedit_core import edit, images, kernels
 from diffedit_core.errors import InputError
 from diffedit_core.model import Model
 from diffedit_core.options import Options
@@ -28,15 +28,20 @@ def watched(model, clock):
     own.encode_image = clock.timed("encode", model.encode_image)
     own.decode_latents = clock.timed("VAE decode", model.decode_latents)
 
-    def predict(latents, timestep, states):
-        clock.count(latents.shape[0])
-        return model.predict(latents, timestep, states)
+    def counted(function):
+        def run(latents, *others, **more):
+            clock.count(latents.shape[0])
+            return function(latents, *others, **more)
+
+        return run
 
     def watch(phase, total, iterable):
         with clock.phase(PHASES.get(phase, phase)):
             yield from iterable
 
-    own.predict = predict
+    own.predict = counted(model.predict)
+    if hasattr(model, "evaluate"):
+        own.evaluate = counted(model.evaluate)
     return own, watch
 
 
@@ -75,13 +80,11 @@ def main(words):
     folder, name = words
     given = job.read(folder)
     options = Options(**given["options"][name])
-    arrays = job.read_draws(folder)
-    arrays["posterior_mask"] = arrays["posterior_mask"] if options.posterior_per_map else None
+    drawn = job.read_draws(folder, options)
     picture = images.to_array([images.load_image(job.picture(folder))])
 
     def load():
         model = Model.load(given["model"], given["dtype"])
-        drawn = draws.Draws(**arrays)
         return editor(model, picture, given["source"], given["targets"], options, drawn)
 
     versions = {"mindspore": ms.__version__, "kernels": kernels.default_kernels()}
