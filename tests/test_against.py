@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from benchmarks import edit, scaling
-from benchmarks.against import agreement, child, children, job, ours, rounds, rows, tables
+from benchmarks.against import agreement, child, children, job, networks, ours, rounds, rows
+from benchmarks.against import tables
 from benchmarks.kernels import records
 from diffedit_core import folder as folders
 from diffedit_core.errors import InputError
@@ -551,6 +552,7 @@ def test_an_interpreter_without_the_public_pipeline(python, capsys, monkeypatch)
 
 PRINTED = {  # committed results: what `--table` prints of a file
     "edits-*.jsonl": tables.text,
+    "networks.jsonl": networks.text,
     "scaling-*.jsonl": lambda file: scaling.table(records.read(file), file),
 }
 

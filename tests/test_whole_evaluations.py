@@ -146,6 +146,8 @@ def test_both_sides_are_recorded_and_the_table_is_of_the_files(played, other, tm
     assert ", batch 3 | 3 |" in lines[3] and f"numpy {np.__version__}" in lines[5]
     assert networks.main([str(files[2])]) == 2 and "--pytorch PYTHON" in capsys.readouterr().err
     assert networks.main([]) == 2
+    files[2].write_text('{}\n{"record": "call", "op": "x"}\n', encoding="utf-8")
+    assert networks.main([str(files[2])]) == 2 and "ours.jsonl" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="asks Linux for a state")

@@ -40,7 +40,7 @@ def pairs(rows, file):
 
     Raises: InputError: there is none.
     """
-    rows = [row for row in rows if row["suite"] in ("unet", "vae") and row["wall_us"]]
+    rows = [row for row in rows if row.get("suite") in ("unet", "vae") and row["wall_us"]]
     found = [
         (ours, other)
         for ours, other in zip(rows, rows[1:])

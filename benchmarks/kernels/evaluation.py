@@ -33,7 +33,8 @@ def check(file):
 
 
 def label(model):
-    """The model's name in a row: a folder by its configuration, but for the shipped one."""
+    """The model's name in a row: "orchard" is the shipped folder, another one goes by its
+    configuration, anything else is as it is."""
     if Path(model).is_dir() and Path(model).samefile(ORCHARD):
         return "orchard"
     return models.label(str(model)) if Path(model).is_dir() else str(model)
