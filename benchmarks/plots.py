@@ -108,7 +108,7 @@ def _cut(text, most=58):
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def lines(series, xlabel, title, reference=None, measured=True):
+def lines(series, xlabel, title, reference=None, measured=True, apart=True):
     """Values over a numeric axis, a line for each series, with a legend below.
 
     Args:
@@ -116,6 +116,8 @@ def lines(series, xlabel, title, reference=None, measured=True):
         xlabel, title: texts.
         reference: (name, value) of a dashed line, or None.
         measured: ticks of the axis at the values that the points have, else at round numbers.
+        apart: each series stands some px aside, so that intervals at one place do not cover
+            each other.
     """
     points = [p for s in series for p in s.points]
     held = _ends(points) + ([reference[1]] if reference else [])
@@ -136,7 +138,7 @@ def lines(series, xlabel, title, reference=None, measured=True):
         )
     named = [s for s in series if s.name]
     for number, each in enumerate(series):
-        aside = DODGE * (number - (len(series) - 1) / 2)  # px, so that intervals stand apart
+        aside = DODGE * (number - (len(series) - 1) / 2) * apart
         colour, kind = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
         parts += _line(each, at, aside, colour, kind)
     for number, each in enumerate(named):

@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from benchmarks import edit, scaling
-from benchmarks.against import agreement, child, children, job, networks, ours, rounds, rows
-from benchmarks.against import tables
+from benchmarks.against import agreement, child, children, job, networks, ours, rounds, rows, tables
 from benchmarks.kernels import records
 from diffedit_core import folder as folders
 from diffedit_core.errors import InputError

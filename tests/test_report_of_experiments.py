@@ -430,6 +430,10 @@ def test_the_frontier_has_every_way_where_its_numbers_are(tmp_path):
     alone = ET.fromstring(frontier(found[:1], "recall", "iou"))
     texts = {text.text for text in alone.iter("text")}
     assert {way.label for way in found[0].ways} <= texts and "x" not in texts, "each way is named"
+    places = [float(x) for x in re.findall(r"M([\d.]+) [\d.]+V", ET.tostring(alone, "unicode"))]
+    given = [way.values["recall"][0] for way in found[0].ways if way is not found[0].base]
+    assert len(places) == len(given) == 2
+    assert (places[0] < places[1]) == (given[0] < given[1]), "and stands where its number is"
     with pytest.raises(InputError, match="seconds"):
         frontier(found)
     with pytest.raises(InputError, match="no measure 'price'"):

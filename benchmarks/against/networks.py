@@ -57,6 +57,7 @@ def line(ours, other):
     name = f"{ours['op']}, {ours['model']}, {ours['size']} pixels, batch {ours['batch']}"
     warmed = ours["settings"].get("warmup")
     name += f", after {warmed + 1} calls" if warmed else ""
+    name += "".join(f", {each}" for each in ours["args"] or ())
     times = [row["wall_us"]["p50"] / 1e3 for row in (ours, other)]
     count = ours["wall_us"]["n"]
     return f"| {name} | {count} | {' | '.join(map(shown, [*times, ratio(*times)]))} |"

@@ -47,4 +47,4 @@ def frontier(summaries, across=AXES[0], upwards=AXES[1]):
     if not series:
         raise InputError(f"No experiment has both {across!r} and {upwards!r}: give other --axes.")
     title = f"{MEASURES[across].title}; upwards: {MEASURES[upwards].title}, difference to the base"
-    return plots.lines(series, title, title, measured=False)
+    return plots.lines(series, title, title, measured=False, apart=len(summaries) > 1)
