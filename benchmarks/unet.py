@@ -61,6 +61,7 @@ def measure(arguments):
     model = Model.load(
         arguments.model, arguments.dtype, cells_at_once=0 if arguments.whole else None
     )
+    model.cached = False  # the first evaluation is with compiling
     arrays = random_inputs(model, arguments)
     latents, states = map(ms.Tensor, arrays.values())
     print(f"loaded              {peak_memory():6.1f} GiB peak", flush=True)

@@ -68,6 +68,7 @@ def measure(arguments):
     turns.check(arguments)
     evaluation.check(arguments.record)
     model = M.Model.load(arguments.model, arguments.dtype)
+    model.cached = False  # the first call is with compiling
     loaded, tiling = peak_memory(), vae.Tiling() if arguments.tiling else None
     rows = []
     for name, (task, inputs) in tasks(model, arguments.size, tiling).items():

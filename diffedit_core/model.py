@@ -7,7 +7,7 @@ from collections import Counter
 import mindspore as ms
 import numpy as np
 
-from . import clip, kernels as K, params as P, tokenizer as T, trace, unet, vae
+from . import clip, graph_cache, kernels as K, params as P, tokenizer as T, trace, unet, vae
 from . import weights as W
 from .errors import InputError
 from .folder import COMPONENTS, ORCHARD, Found, check
@@ -39,6 +39,7 @@ class Model:
         sequential: whether only the component that computes has its weights in memory, and none has
             while a graph compiles. It may be set at any time; each change of the component then
             reads its files again, and no bit of a result changes.
+        cached: whether graphs are loaded from files and kept in them, see `graph_cache`.
     """
 
     def __init__(self, configs, tokenizer, params, dtype="fp32", kernels=None, cells_at_once=None):
@@ -52,7 +53,7 @@ class Model:
             "vae_encoder": self._graph(vae.encode, params["vae"], configs.vae),
             "vae_decoder": self._graph(vae.decode, params["vae"], configs.vae),
         }
-        self.on_compile, self.weights, self.sequential = None, {}, False
+        self.on_compile, self.weights, self.sequential, self.cached = None, {}, False, True
         self._calls, self._compiled = Counter(), set()  # of (graph, signature of its inputs)
         named = kernels if isinstance(kernels, str) else None
         self._before = CALLS_BEFORE.get((named, dtype), {})
@@ -136,7 +137,9 @@ class Model:
                 self.on_compile(f"compiling {name}")
             if self.sequential:  # a compiler and the weights never share the memory
                 self._release(self.weights)
-                graph.compile(*inputs)
+            file = graph_cache.file_of(graph, inputs) if self.cached else None
+            graph_cache.compiled(graph, inputs, file)
+            if self.sequential:
                 W.trim()
         self._hold(name)
         compiled = key in self._compiled

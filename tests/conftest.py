@@ -1,11 +1,22 @@
 """Hypothesis profiles: "dev" by default, "ci" with ten times the examples, "faults" for
 tests/mutations.py, which needs no smallest example; the table of laws at the end of a run; a core
-for each of several processes.
+for each of several processes, and one cache of compiled graphs for them and for what they start.
 
 Choose a profile by the environment variable HYPOTHESIS_PROFILE or by pytest's --hypothesis-profile.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
+
+
+def share_graphs():
+    """The first process makes a folder for the graphs that all compile, as long as the tests
+    run."""
+    if "DIFFEDIT_GRAPH_CACHE" not in os.environ:
+        os.environ["DIFFEDIT_GRAPH_CACHE"] = tempfile.mkdtemp(prefix="diffedit-tests-")
+        atexit.register(shutil.rmtree, os.environ["DIFFEDIT_GRAPH_CACHE"], ignore_errors=True)
 
 
 def keep_to_a_core():
@@ -19,6 +30,7 @@ def keep_to_a_core():
         os.sched_setaffinity(0, {cores[int(number) % len(cores)]})
 
 
+share_graphs()
 keep_to_a_core()  # before MindSpore counts the cores
 
 import mindspore as ms  # noqa: E402

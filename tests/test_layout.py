@@ -241,12 +241,12 @@ def test_functions_are_short():
 DEVICES = ("CPU", "Ascend", "GPU")
 
 
-CPU_ONLY = ("pipeline_switches", "weights")
+CPU_ONLY = ("pipeline_switches", "weights", "graph_cache")
 
 
 def test_only_kernels_choose_by_device():
     """Elsewhere a device is asked for through `kernels.device` only: whether weights can be given
-    back (and `pipe.cpu()` names one)."""
+    back, whether graphs are kept in files (and `pipe.cpu()` names one)."""
     asked = {
         module: {s for s in strings(syntax(module)) if s in DEVICES or s == "device_target"}
         for module in MODULES

@@ -1,4 +1,5 @@
-"""Beyond the paper: guidances apart, soft masks, integrators, and baselines of mask and picture."""
+"""Beyond the paper: guidances apart, soft masks, integrators, draws, and the bounds of mask and
+picture."""
 
 import functools
 
@@ -69,6 +70,15 @@ INTEGRATORS = Experiment(
     vary={"integrator": ("ddim", "dpmpp_2m", "edict", "belm", "anderson")},
     measures=EDIT,
     scenes=36,
+)
+
+SEEDS = Experiment(
+    name="edit-seeds",
+    question="How much do the random draws change the edit?",
+    rows={"smooth-32": {"recipe": "smooth-32"}},
+    measures=("iou", *EDIT),
+    scenes=36,
+    seeds=(0, 1, 2, 3, 4),
 )
 
 BASELINES = Experiment(

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from diffedit_core import graph_cache
 from diffedit_core.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -40,15 +41,17 @@ class Measured(NamedTuple):
     busy: float
 
 
-def ours(folder, name, threads=None):
+def ours(folder, name, threads=None, graphs=None):
     """(command, environment) of our process.
 
     Args:
         name: of the options, in the folder.
         threads: of OpenMP; None leaves their number to the libraries.
+        graphs: the folder of compiled graphs; None compiles them all.
     """
     command = [sys.executable, "-m", f"{__package__}.ours", str(folder), name]
-    return command, {**os.environ, "GLOG_v": "3", **limited(threads)}
+    kept = {graph_cache.VARIABLE: "" if graphs is None else str(graphs)}
+    return command, {**os.environ, "GLOG_v": "3", **kept, **limited(threads)}
 
 
 def public(python, folder, threads=None):

@@ -54,6 +54,8 @@ def parser():
         "options of `diffedit edit`")  # fmt: skip
     edits = "of a process: 1 is the cold one alone (2)"
     add("--edits", type=int, choices=(1, 2), default=child.EDITS, help=edits)
+    add("--graph-cache", metavar="DIR", help="of our compiled graphs: what an earlier run left "
+        "there is loaded (compile them all)")  # fmt: skip
     add("--runs", type=at_least(1), default=3, metavar="N", help="processes of each side (3)")
     add(
         "--tolerance",
@@ -209,7 +211,10 @@ def facts(arguments, size):
         "batch": 1,
         "dtype": arguments.dtype,
         "note": arguments.note,
-        "settings": {name: getattr(arguments, name) for name in SETTINGS},
+        "settings": {
+            **{name: getattr(arguments, name) for name in SETTINGS},
+            "graph_cache": arguments.graph_cache is not None,
+        },
     }
 
 
@@ -234,6 +239,7 @@ def described(arguments, found, size, plans, versions, allowed):
     states = ", ".join(rows.STATES[: arguments.edits])
     yield f"processes   {turns}, edits of each: {states}"
     yield f"threads     {threads(arguments.threads)}"
+    yield f"graphs      {'loaded where they are there' if arguments.graph_cache else 'compiled'}"
     for side, costs in {tables.THEIRS: plans["diffusers"], **ours}.items():
         yield (
             f"  {named_sides[side]:<24}{costs.evaluations} UNet rows an edit: "
@@ -258,7 +264,7 @@ def measure(arguments, place, options, old, fields, allowed):
     programs = {tables.THEIRS: children.public(arguments.python, place, threads)}
     for side, name in NAMES.items():
         if name in options:
-            programs[side] = children.ours(place, name, threads)
+            programs[side] = children.ours(place, name, threads, arguments.graph_cache)
     left, bars, result = arguments.runs - rounds.done(old), Bars(arguments.quiet), old
     with bars.open("processes", left * len(programs)) as step:
         for _ in range(left):

@@ -92,6 +92,7 @@ def where(timed):
     note = f" {first['note']}" if first["note"] else ""
     threads = first["settings"]["threads"]
     named += "" if threads is None else f"; OpenMP threads: {threads}"
+    named += "; our compiled graphs from files" * first["settings"].get("graph_cache", False)
     return f"{first['processor']}; {named}; {first['date']}, commit {first['commit']}{load}.{note}"
 
 

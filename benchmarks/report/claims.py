@@ -153,6 +153,7 @@ CLAIMS = {  # of an experiment; () where the paper says nothing
     "guidances": (),
     "soft": (),
     "integrators": (),
+    "edit-seeds": (),
     "baselines": (),
     "shortcuts-guidance": (),
     "shortcuts-features": (),

@@ -169,8 +169,8 @@ FAULTS = (
     Fault(
         "a graph is compiled beside its weights",
         "diffedit_core/model",
-        "self._release(self.weights) graph.compile",
-        "graph.compile",
+        "memory self._release(self.weights)",
+        "memory pass",
         "compiled_once",
     ),
     Fault(
