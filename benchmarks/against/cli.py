@@ -242,7 +242,7 @@ def described(arguments, found, size, plans, versions, allowed):
     yield f"graphs      {'loaded where they are there' if arguments.graph_cache else 'compiled'}"
     for side, costs in {tables.THEIRS: plans["diffusers"], **ours}.items():
         yield (
-            f"  {named_sides[side]:<24}{costs.evaluations} UNet rows an edit: "
+            f"  {named_sides[side]:<24} {costs.evaluations} UNet rows an edit: "
             f"{costs.mask_evaluations} maps, {costs.inversion_evaluations} inversion, "
             f"{costs.decode_evaluations} decoding"
         )
