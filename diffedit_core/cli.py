@@ -11,8 +11,7 @@ from .errors import InputError
 from .integrators import INTEGRATORS
 from .options import DECLARED, RECIPES, stages_of
 
-# MindSpore is imported inside the functions: `--help` answers at once, and its warnings are
-# silenced first.
+# MindSpore is imported inside the functions: `--help` answers at once, its warnings are silenced.
 
 
 def main(arguments=None):
@@ -62,18 +61,19 @@ def info(options):
 
     import mindspore as ms
 
-    from . import folder, kernels
+    from . import folder, graph_cache, kernels
 
     found = folder.describe(place or folder.ORCHARD)
-    size, kind = found["picture_size"], found["prediction_type"]
     print(f"model            {found['folder']}")
     if found["knows"]:
         print(f"knows            {found['knows']}")
+    size, kind = found["picture_size"], found["prediction_type"]
     print(f"trained on       {size}x{size} pictures, {kind} prediction")
     for component, count in found["parameters"].items():
         files = ", ".join(found["files"][component])
         print(f"{component:<16} {count:>13,} parameters in {files}")
     print(
+        f"compiled graphs  in {graph_cache.folder() or 'no folder'}\n"
         f"mindspore        {ms.__version__} on {kernels.device()}, kernels "
         f"{kernels.default_kernels()!r} (of {', '.join(kernels.LOWERINGS)}; "
         f"{', '.join(kernels.UNTRIED)} not run on a device yet)"

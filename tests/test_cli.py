@@ -2,6 +2,7 @@
 leaves nothing behind."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -437,6 +438,7 @@ def test_info_prints_the_parameter_counts(unloadable, capsys):
         (line,) = (line for line in out.splitlines() if line.startswith(component + " "))
         assert f"{count:,} parameters in {file.name}" in line
     assert "64x64 pictures, v_prediction" in out and "--hf32" in out
+    assert f"compiled graphs  in {os.environ['DIFFEDIT_GRAPH_CACHE']}\n" in out
 
 
 def rgba():
