@@ -34,22 +34,20 @@ DIGEST = hashlib.sha256().digest_size
 GRAPHS, NAME = "rank_0/graph_cache", "compile_cache_{}.mindir"  # in MindSpore's folder
 ENABLE, PATH = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"
 FORCE = "MS_DEV_FORCE_USE_COMPILE_CACHE"
-WARNING = re.compile(
-    rb"\] (GetCompileCacheResource|LoadFuncGraphFromMindIR|GetCachedFuncGraph)\] "
-)
+WARNING = re.compile(rb"\] (GetCompileCacheResource|LoadFuncGraphFromMindIR|GetCachedFuncGraph)\] ")
 
 
 def folder(environment=os.environ):
     """The folder of the graphs, or None for none: where it is turned off, where MindSpore's own
-    cache is in use, and on other devices than a CPU."""
+    cache is in use, where a user has no home, and on other devices than a CPU."""
     own = environment.get(ENABLE) or environment.get(PATH) or ms.get_context("enable_compile_cache")
     found = environment.get(VARIABLE)
     if own or found == "" or K.device() != "CPU":
         return None
     if found:
         return Path(found)
-    caches = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches) / "diffedit" / "graphs"
+    caches = environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(caches) / "diffedit" / "graphs" if os.path.isabs(caches) else None
 
 
 def file_of(graph, inputs):
@@ -109,13 +107,23 @@ class Compiler:
     """MindSpore's own folder of graphs, which a process has one of.
 
     Attributes:
-        place: the folder, None before it is first needed.
+        place: the folder, None before `prepare`.
         first, last: what the next compilation's number can be. They differ after one that failed:
             nothing says whether MindSpore has counted it. Then a graph is offered under all.
     """
 
     def __init__(self):
         self.place, self.first, self.last, self.lock = None, 0, 0, threading.Lock()
+
+    def prepare(self):
+        """Make the folder, once. Raises OSError where that cannot be done."""
+        if self.place is None:
+            place = Path(tempfile.mkdtemp(prefix="diffedit-graphs-"))
+            atexit.register(shutil.rmtree, place, ignore_errors=True)
+            # MindSpore reads the program that was started, and fails where that is no file.
+            (place / "entry.py").touch()
+            (place / GRAPHS).mkdir(parents=True)
+            self.place = place
 
     def compile(self, graph, inputs, known):
         """Compile a `graphs.Graph`, from the bytes of one if they are known. Returns the bytes of
@@ -137,12 +145,6 @@ class Compiler:
 
     def offer(self, known):
         """Put a graph's bytes into the folder. Returns {file: what changes when it is written}."""
-        if self.place is None:
-            self.place = Path(tempfile.mkdtemp(prefix="diffedit-graphs-"))
-            atexit.register(shutil.rmtree, self.place, ignore_errors=True)
-            # MindSpore reads the program that was started, and fails where that is no file.
-            (self.place / "entry.py").touch()
-            (self.place / GRAPHS).mkdir(parents=True)
         for file in self.files():
             file.unlink()
         for number in range(self.first, self.last + 1) if known else ():
@@ -164,6 +166,11 @@ def compiled(graph, inputs, file):
     Args: file: of `file_of`.
     """
     if file is None or not hasattr(api, "entry_script_path"):
+        graph.compile(*inputs)
+        return
+    try:
+        COMPILER.prepare()
+    except OSError:  # no room for temporary files
         graph.compile(*inputs)
         return
     made = COMPILER.compile(graph, inputs, load(file))

@@ -61,7 +61,7 @@ def no_such_thing(self, x):
     return x.no_such_thing()
 
 
-# --- which file ------------------------------------------------------------------------------------
+# --- which file -----------------------------------------------------------------------------------
 
 
 def test_the_file_depends_on_all_that_a_graph_depends_on_and_on_no_weight(monkeypatch):
@@ -120,6 +120,7 @@ def test_the_sources_are_those_of_the_whole_package(tmp_path, monkeypatch):
         ({"XDG_CACHE_HOME": "/c"}, "/c/diffedit/graphs"),
         ({"XDG_CACHE_HOME": ""}, str(Path.home() / ".cache/diffedit/graphs")),
         ({}, str(Path.home() / ".cache/diffedit/graphs")),
+        ({"XDG_CACHE_HOME": "not/absolute"}, None),
         ({cache.VARIABLE: "/a", "MS_COMPILER_CACHE_ENABLE": "1"}, None),
         ({cache.VARIABLE: "/a", "MS_COMPILER_CACHE_PATH": "/own"}, None),
     ],
@@ -133,7 +134,7 @@ def test_there_is_no_folder_on_a_device_where_it_is_untried(monkeypatch):
     assert cache.folder({cache.VARIABLE: "/a"}) is None
 
 
-# --- what is in it ---------------------------------------------------------------------------------
+# --- what is in it --------------------------------------------------------------------------------
 
 
 def test_what_one_graph_compiled_the_next_one_loads_and_sees_its_own_weights():
@@ -175,6 +176,17 @@ def test_a_folder_that_cannot_be_written_changes_nothing(place):
     assert place.read_text() == "no folder"
 
 
+def test_without_room_for_temporary_files_it_compiles_all_the_same(monkeypatch, place):
+    def full(**_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(cache, "COMPILER", cache.Compiler())
+    monkeypatch.setattr(cache.tempfile, "mkdtemp", full)
+    file = cache.file_of(encoder(), IDS)
+    assert result(encoder(), file) == encoder()(*IDS).asnumpy().tobytes()
+    assert not place.exists()
+
+
 def test_after_a_compilation_that_fails_the_next_ones_are_right(monkeypatch):
     file = cache.file_of(encoder(), IDS)
     want = result(encoder(config=OTHER), file)  # so that only the file gives it
@@ -206,7 +218,7 @@ def test_the_graphs_that_were_not_used_for_the_longest_time_go_first(tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.graph", "else"]
 
 
-# --- models ----------------------------------------------------------------------------------------
+# --- models ---------------------------------------------------------------------------------------
 
 
 def test_a_model_loads_what_another_one_compiled_with_the_same_bits(place):
@@ -249,11 +261,7 @@ def test_another_process_loads_them_whatever_it_was_started_with(place, tmp_path
     program, found = PROGRAM.format(folder=str(MICRO)), set()
     for words, text in ((["-c", program], None), ([], program)):
         done = subprocess.run(
-            [sys.executable, *words],
-            input=text,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
+            [sys.executable, *words], input=text, capture_output=True, text=True, cwd=tmp_path
         )
         assert done.returncode == 0 and not done.stderr, done.stderr
         found.add((done.stdout, tuple((f.name, f.stat().st_ino) for f in place.iterdir())))
