@@ -12,8 +12,8 @@ the user's folder of caches. On Ascend, untried, there is none.
 
 import atexit
 import contextlib
-import functools
 import hashlib
+import inspect
 import os
 import re
 import shutil
@@ -24,7 +24,7 @@ from pathlib import Path
 import mindspore as ms
 from mindspore.common import api
 
-from . import kernels as K, params as P
+from . import clip, kernels as K, layers, params as P, unet, vae
 from .files import written
 from .graphs import signature
 
@@ -52,9 +52,12 @@ def folder(environment=os.environ):
 
 def file_of(graph, inputs):
     """The file of a `graphs.Graph` compiled for these inputs, under a digest of all that it depends
-    on; None where there is no cache, or a function or a kernel is not of this package."""
+    on; None where there is no cache, where a function or a kernel is not of this package, and where
+    the programs are no longer those that were imported."""
     place, table = folder(), graph.static[-1]
     if place is None or not all(map(_ours, (graph.function, *table.values()))):
+        return None
+    if sources() != SOURCES or replaced():
         return None
     kernels = [(name, f.__module__, f.__qualname__) for name, f in sorted(table.items())]
     function = graph.function.__module__, graph.function.__qualname__
@@ -64,13 +67,35 @@ def file_of(graph, inputs):
     return place / f"{digest}.graph"
 
 
-@functools.lru_cache(maxsize=None)
 def sources():
     """The digest of this package's programs."""
     place, found = Path(__file__).parent, hashlib.sha256()
     for file in sorted(place.rglob("*.py")):
         found.update(f"{file.relative_to(place)}\0".encode() + file.read_bytes() + b"\0")
     return found.hexdigest()
+
+
+def live():
+    """{(module, name): (value, code)} of all that the models' modules hold."""
+    modules = [clip, layers, unet, vae, *(v for v in vars(K).values() if inspect.ismodule(v))]
+    return {
+        (module.__name__, name): (value, getattr(value, "__code__", None))
+        for module in (K, *modules)
+        for name, value in vars(module).items()
+        if not name.startswith("__")
+    }
+
+
+def replaced():
+    """Whether a function or a number of the models was replaced while the program runs, which no
+    source tells."""
+    now = live()
+    return now.keys() != LIVE.keys() or any(
+        old is not new for key in now for old, new in zip(LIVE[key], now[key])
+    )
+
+
+SOURCES, LIVE = sources(), live()
 
 
 def load(file):
@@ -200,11 +225,15 @@ def _mindspore_keeps(place):
 def _without_its_warnings():
     """MindSpore warns of the cache that was asked for. Without these lines, what is written to the
     standard error within comes at the end; where MindSpore gives no warnings, as it is written."""
-    if os.environ.get("GLOG_v", "2") not in "012":
+    try:
+        warns = os.environ.get("GLOG_v", "2") in "012"
+        screen, said = (os.dup(2), tempfile.TemporaryFile()) if warns else (None, None)
+    except OSError:  # there is no standard error
+        warns = False
+    if not warns:
         yield
         return
-    with tempfile.TemporaryFile() as said:
-        screen = os.dup(2)
+    with said:
         os.dup2(said.fileno(), 2)
         try:
             yield

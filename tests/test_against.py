@@ -588,3 +588,9 @@ def test_the_public_pipeline_agrees(capsys):
     assert edit.main([*words, *texts, "--runs", "1"]) == 0
     text = capsys.readouterr().out
     assert "diffusers 0" in text and "| UNet rows | 20 | 20 | 1 | 13 |" in text
+
+
+def test_our_process_compiles_its_graphs_unless_a_folder_of_them_is_given():
+    name = "DIFFEDIT_GRAPH_CACHE"
+    assert children.ours("folder", "paper")[1][name] == ""
+    assert children.ours("folder", "paper", graphs="graphs")[1][name] == "graphs"

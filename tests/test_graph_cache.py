@@ -76,10 +76,13 @@ def test_the_file_depends_on_all_that_a_graph_depends_on_and_on_no_weight(monkey
         cache.file_of(encoder(function=clip.specs), IDS),
         cache.file_of(encoder(dtype="fp16"), IDS),
     ]
-    for name, value in (("sources", lambda: "another program"), ("ms", Version)):
-        with monkeypatch.context() as patch:
-            patch.setattr(cache, name, value)
-            others.append(cache.file_of(encoder(), IDS))
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "sources", lambda: "another program")
+        patch.setattr(cache, "SOURCES", "another program")
+        others.append(cache.file_of(encoder(), IDS))
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "ms", Version)
+        others.append(cache.file_of(encoder(), IDS))
     assert len({*same, *others}) == 1 + len(others)
 
 
@@ -99,6 +102,25 @@ def test_there_is_no_file_for_programs_from_elsewhere():
     assert cache.file_of(encoder(function=own_silu), IDS) is None
 
 
+def test_there_is_no_file_where_the_programs_are_not_those_that_were_imported(monkeypatch):
+    """A function or a number replaced in a running program, or a source that was edited."""
+    assert not cache.replaced() and cache.file_of(encoder(), IDS)
+    for module, name, value in (
+        (clip, "apply", own_silu),
+        (cache.layers, "resnet", cache.layers.transformer),
+        (K.cpu, "SCORE_BYTES", 1),
+        (cache.unet, "new", 1),
+        (cache, "SOURCES", "other"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, value, raising=False)
+            assert cache.file_of(encoder(), IDS) is None, name
+    with monkeypatch.context() as patch:
+        patch.setattr(clip.specs, "__code__", (lambda config: {}).__code__)
+        assert cache.replaced()
+    assert cache.file_of(encoder(), IDS)
+
+
 def test_the_sources_are_those_of_the_whole_package(tmp_path, monkeypatch):
     """A changed byte or another name of any file is another program."""
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "graph_cache.py"))
@@ -106,9 +128,7 @@ def test_the_sources_are_those_of_the_whole_package(tmp_path, monkeypatch):
     for name, text in (("a.py", "x"), ("a.py", "y"), ("b/c.py", ""), ("b/d.py", ""), ("e.txt", "")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-        cache.sources.cache_clear()
         found.append(cache.sources())
-    cache.sources.cache_clear()
     assert len(set(found[:4])) == 4 and found[4] == found[3]
 
 
@@ -265,5 +285,5 @@ def test_another_process_loads_them_whatever_it_was_started_with(place, tmp_path
         )
         assert done.returncode == 0 and not done.stderr, done.stderr
         found.add((done.stdout, tuple((f.name, f.stat().st_ino) for f in place.iterdir())))
-    assert len(found) == 1
+    assert len(found) == 1 and len(list(place.iterdir())) == 1
     assert not list(Path(tmp_path).glob("rank_*"))  # MindSpore left nothing where it was started
