@@ -19,8 +19,8 @@ from .errors import InputError
 
 DTYPES = {"fp32": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
 NUMPY_DTYPES = {"fp32": np.float32, "fp16": np.float16, "bf16": np.float32}
-STORED = ("F16", "BF16", "F32", "F64")  # dtypes of a file that weights may have
-REOPEN_BYTES = 256 << 20  # pages of a mapped file count as ours until it is closed
+# dtypes of a file that weights may have, as numpy reads them: it has no bfloat16
+STORED = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8"}
 
 
 class Leaf(NamedTuple):
@@ -252,35 +252,20 @@ def _headers(file):
 
 
 def _read_arrays(file, names):
-    """Yield (name, array) and give the mapped pages back every few hundred megabytes."""
-    todo = list(names)
-    while todo:
-        with _open(file) as handle:
-            size = 0
-            while todo and size < REOPEN_BYTES:
-                name = todo.pop(0)
-                if handle.get_slice(name).get_dtype() == "BF16":
-                    array = _read_bf16(file, name)
-                else:
-                    array = handle.get_tensor(name)
-                size += array.nbytes
-                yield name, (
-                    array.reshape(array.shape[:2])
-                    if array.shape[2:] == (1, 1) and _is_vae_attention(name)
-                    else array
-                )
+    """Yield (name, array). An array is the mapped file itself, where its dtype allows that: nothing
+    is copied, and its pages count as ours for as long as the array lives."""
+    with open(file, "rb") as handle:
+        size = int.from_bytes(handle.read(8), "little")
+        header = json.loads(handle.read(size))
+    for name in names:
+        stored, shape = header[name]["dtype"], header[name]["shape"]
+        start = 8 + size + header[name]["data_offsets"][0]
+        array = np.asarray(np.memmap(file, STORED[stored], "c", start, tuple(shape)))
+        if stored == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)  # its bits are the upper half
+        one = array.shape[2:] == (1, 1) and _is_vae_attention(name)
+        yield name, array.reshape(array.shape[:2]) if one else array
 
 
 def _is_vae_attention(name):
     return re.search(r"mid_block\.attentions\.0\.(to_|query|key|value|proj_attn)", name) is not None
-
-
-def _read_bf16(file, name):
-    """numpy has no bfloat16; its bits are the upper half of a float32's."""
-    with open(file, "rb") as handle:
-        header_size = int.from_bytes(handle.read(8), "little")
-        entry = json.loads(handle.read(header_size))[name]
-        start, end = entry["data_offsets"]
-        handle.seek(8 + header_size + start)
-        bits = np.frombuffer(handle.read(end - start), np.uint16)
-    return (bits.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])

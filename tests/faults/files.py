@@ -144,10 +144,23 @@ FAULTS = (
     Fault(
         "bf16 read as fp16",
         "diffedit_core/params",
-        "(bits.astype(np.uint32) << 16).view(np.float32)",
-        "bits.view(np.float16).astype(np.float32)",
+        "(array.astype(np.uint32) << 16).view(np.float32)",
+        "array.view(np.float16).astype(np.float32)",
     ),
     Fault("a leaf may be given twice", "diffedit_core/params", "if leaf in seen:", "if False:"),
+    Fault(
+        "a file that was read changes",
+        "diffedit_core/params",
+        '"c", start,',
+        '"r+", start,',
+        "never_written",
+    ),
+    Fault(
+        "leaves begin where the header does",
+        "diffedit_core/params",
+        "start = 8 + size +",
+        "start = size +",
+    ),
     Fault(
         "padding by the end token",
         "diffedit_core/tokenizer",
@@ -382,8 +395,8 @@ FAULTS = (
     Fault(
         "a parameter keeps its copy of the weights",
         "diffedit_core/weights",
-        "leaf.set_data(ms.Tensor.from_numpy(array))",
-        "leaf.set_data(ms.Tensor(array))",
+        "leaf.set_data(ms.Tensor.from_numpy(array), slice_shape=True)",
+        "leaf.set_data(ms.Tensor(array), slice_shape=True)",
         "test_a_compiled_graph_sees_the_values_go",
     ),
     Fault(

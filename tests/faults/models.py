@@ -436,8 +436,8 @@ FAULTS = (
     Fault(
         "bf16 by value",
         "diffedit_core/params",
-        "(bits.astype(np.uint32) << 16).view(np.float32)",
-        "(bits.astype(np.uint32) << 15).view(np.float32)",
+        "(array.astype(np.uint32) << 16).view(np.float32)",
+        "(array.astype(np.uint32) << 15).view(np.float32)",
         "bf16",
     ),
 )
