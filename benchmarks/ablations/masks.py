@@ -10,6 +10,7 @@ from diffedit_core.options import RECIPES
 from diffedit_core.parts import to_mask_of
 
 from ..ablation import Experiment
+from .beyond import random_cells
 
 MASK = ("iou", "precision", "recall", "area")
 
@@ -76,6 +77,27 @@ MASK_SEEDS = Experiment(
     scenes=100,
     seeds=(0, 1, 2, 3, 4),
 )
+
+
+def mask_of(split):
+    """The masks of a split that training has not shown."""
+    return Experiment(
+        name=f"mask-{split}",
+        question=f"How much of the mask is found in the split {split}?",
+        rows={
+            "smooth-32": {"recipe": "smooth-32"},
+            "random mask of the true size": {"mask": random_cells},
+        },
+        measures=MASK,
+        scenes=96,
+        split=split,
+    )
+
+
+MASK_COMPOSITIONAL = mask_of("compositional")
+MASK_LIGHT = mask_of("new-light")
+MASK_BACKGROUND = mask_of("new-background")
+MASK_CAMOUFLAGE = mask_of("camouflage")
 
 MASK_WAYS = Experiment(
     name="mask-ways",

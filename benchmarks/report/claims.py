@@ -140,6 +140,10 @@ CLAIMS = {  # of an experiment; () where the paper says nothing
     ),
     "mask-draws-32": (),
     "mask-seeds": (),
+    "mask-compositional": (),
+    "mask-new-light": (),
+    "mask-new-background": (),
+    "mask-camouflage": (),
     "mask-draws": (Claim("Ten draws are averaged, without a comparison.", "section 3.2, step 1"),),
     "mask-ways": (
         Claim(
