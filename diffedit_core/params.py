@@ -93,7 +93,8 @@ def to_parameters(tree, dtype="fp32"):
 
 
 def _parameter(path, array, dtype):
-    tensor = ms.Tensor.from_numpy(np.ascontiguousarray(array, NUMPY_DTYPES[dtype]))
+    array = np.require(array, NUMPY_DTYPES[dtype], ["C", "A"])  # aligned: MindSpore 2.7
+    tensor = ms.Tensor.from_numpy(array)
     return ms.Parameter(tensor.astype(DTYPES[dtype]) if dtype == "bf16" else tensor, name=path)
 
 
