@@ -78,7 +78,7 @@ def shared(path, array):
 
 
 def large_pages(memory):
-    """Ask for pages of 2 MiB, where the system has them: they are filled in half the time."""
+    """Ask for pages of 2 MiB, where the system has them: it then hands out fewer."""
     with contextlib.suppress(AttributeError, OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)
 
